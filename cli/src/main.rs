@@ -1,0 +1,5 @@
+//! The bloomery binary: every daemon is a subcommand.
+
+#![forbid(unsafe_code)]
+
+fn main() {}

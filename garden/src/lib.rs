@@ -1,0 +1,3 @@
+//! The container daemon: Garden's HTTP API over real Linux containers.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! The kernel behind safe types; the only crate with unsafe code.

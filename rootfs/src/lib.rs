@@ -1,0 +1,3 @@
+//! Images to layers to overlay: the root file systems of containers.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Process 1 of a test machine.
+
+fn main() {}
