@@ -15,7 +15,14 @@ fn main() {
         .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-C", "codegen-units=1"])
         .args(["-C", "lto=fat", "-C", "force-unwind-tables=no"])
-        .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"])
+        .args([
+            "-C",
+            "link-arg=-nostartfiles",
+            "-C",
+            "link-arg=-nostdlib",
+            "-C",
+            "link-arg=-static",
+        ])
         .args(["-C", "link-arg=-Wl,--build-id=none,-z,noexecstack,--gc-sections"])
         .arg("-o")
         .arg(&out)

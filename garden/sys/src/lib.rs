@@ -1,6 +1,6 @@
 //! The kernel behind safe types; the only crate with unsafe code.
 
 pub mod bpf;
-pub mod program;
 pub mod plan;
+pub mod program;
 pub mod supervisor;

@@ -73,7 +73,13 @@ impl Plan {
     }
 
     /// Mount a new file system (its kind and `key=value` options) with MOUNT_ATTR_* `attributes`.
-    pub fn mount(&mut self, target: &CString, kind: &CString, options: &[CString], attributes: u64) -> &mut Self {
+    pub fn mount(
+        &mut self,
+        target: &CString,
+        kind: &CString,
+        options: &[CString],
+        attributes: u64,
+    ) -> &mut Self {
         let mut payload = attributes.to_ne_bytes().to_vec();
         payload.extend_from_slice(target.as_bytes_with_nul());
         payload.extend_from_slice(kind.as_bytes_with_nul());
@@ -91,8 +97,12 @@ impl Plan {
 
 /// A memory file with this content, sealed against any change (fcntl(2) F_ADD_SEALS).
 pub fn sealed_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = std::fs::File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    let mut file =
+        std::fs::File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(content)?;
-    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
     Ok(file.into())
 }

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recvmsg, sendmsg, socket_with,
-    socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect,
+    listen, recvmsg, sendmsg, socket_with, socketpair,
 };
 use rustix::process::{Resource, getrlimit};
 
@@ -284,7 +284,10 @@ impl Supervisor {
     pub fn attach(directory: &Path, ended: impl Fn(Ended) + Send + 'static) -> Result<Self, Error> {
         fs::create_dir_all(directory)
             .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)))
-            .map_err(io_error(format!("make the supervisor's directory {}", directory.display())))?;
+            .map_err(io_error(format!(
+                "make the supervisor's directory {}",
+                directory.display()
+            )))?;
         let inner = Arc::new(Inner {
             directory: directory.to_path_buf(),
             link: Mutex::new(None),
@@ -308,7 +311,7 @@ impl Supervisor {
     /// Every child that the ledger knows.
     pub fn children(&self) -> Vec<Child> {
         let Some(link) = lock(&self.inner.link).clone() else { return Vec::new() };
-        link.ledger.slots().iter().filter_map(|slot| child_of(slot)).collect()
+        link.ledger.slots().iter().filter_map(child_of).collect()
     }
 
     /// What the ledger says about one child; `None` when it never was, or has been released.
@@ -336,7 +339,8 @@ impl Supervisor {
         let mut descriptors = vec![theirs.as_fd()];
         descriptors.extend(cgroup);
         descriptors.extend_from_slice(joins);
-        let flags = if privileged { flag::PRIVILEGED } else { 0 } | if cgroup.is_some() { flag::CGROUP } else { 0 };
+        let flags = if privileged { flag::PRIVILEGED } else { 0 }
+            | if cgroup.is_some() { flag::CGROUP } else { 0 };
         let message = Message { operation: operation::PARK, flags, ticket, ..Message::default() };
         let (answer, _) = self.inner.ask("park a process 1", message, &descriptors)?;
         let pidfd = self.hold(ticket, &answer, None)?;
@@ -345,7 +349,11 @@ impl Supervisor {
 
     /// Starts a process in a container and waits until it has executed its program, or failed to.
     /// On failure the child has been released. Waits as long as the tenant's file system takes.
-    pub fn launch(&self, ticket: u64, launch: &Launch<'_>) -> Result<Result<Launched, Failure>, Error> {
+    pub fn launch(
+        &self,
+        ticket: u64,
+        launch: &Launch<'_>,
+    ) -> Result<Result<Launched, Failure>, Error> {
         let (result, result_theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(errno_error("make a pipe for a launch's result"))?;
         let mut descriptors = vec![launch.init, launch.plan];
@@ -375,7 +383,12 @@ impl Supervisor {
                 // The next keeper's ledger says whether the child was cloned.
                 self.inner.current_link(PATIENCE)?;
                 let child = self.child(ticket).ok_or(Error::Disconnected { attempt })?;
-                let slot = self.inner.current_link(PATIENCE)?.ledger.find(ticket).map_or(0, |(index, _)| index);
+                let slot = self
+                    .inner
+                    .current_link(PATIENCE)?
+                    .ledger
+                    .find(ticket)
+                    .map_or(0, |(index, _)| index);
                 Message { pid: child.pid, slot: u32::try_from(slot).unwrap_or(0), ..message }
             }
             Err(error) => return Err(error),
@@ -389,15 +402,23 @@ impl Supervisor {
             return Ok(Ok(Launched { pid: answer.pid, pidfd }));
         };
         // The child ends by itself at once; only then can its slot be released.
-        wait_readable(pidfd.as_fd(), PATIENCE).map_err(errno_error("wait for a failed launch to end"))?;
+        wait_readable(pidfd.as_fd(), PATIENCE)
+            .map_err(errno_error("wait for a failed launch to end"))?;
         self.release(ticket)?;
         Ok(Err(Failure { step, errno, detail }))
     }
 
     /// Holds duplicates of a child's descriptors, as anchor and keeper do; answers its pidfd.
-    fn hold(&self, ticket: u64, answer: &Message, kept: Option<Kept<'_>>) -> Result<Arc<OwnedFd>, Error> {
+    fn hold(
+        &self,
+        ticket: u64,
+        answer: &Message,
+        kept: Option<Kept<'_>>,
+    ) -> Result<Arc<OwnedFd>, Error> {
         let duplicate = |fd: BorrowedFd<'_>| {
-            fd.try_clone_to_owned().map(|fd| Some(Arc::new(fd))).map_err(io_error("duplicate a stream's descriptor"))
+            fd.try_clone_to_owned()
+                .map(|fd| Some(Arc::new(fd)))
+                .map_err(io_error("duplicate a stream's descriptor"))
         };
         let mut descriptors = [None, None, None, None];
         match kept {
@@ -422,7 +443,8 @@ impl Supervisor {
 
     fn take_all(&self, ticket: u64) -> Result<(u32, Vec<OwnedFd>), Error> {
         let message = Message { operation: operation::TAKE, ticket, ..Message::default() };
-        let (answer, descriptors) = self.inner.ask_again("hand over a child's descriptors", message, &[])?;
+        let (answer, descriptors) =
+            self.inner.ask_again("hand over a child's descriptors", message, &[])?;
         Ok((answer.slot, descriptors))
     }
 
@@ -434,10 +456,13 @@ impl Supervisor {
     /// Duplicates of a child's streams, and its pidfd, for a daemon that has come back.
     pub fn take(&self, ticket: u64) -> Result<(Taken, Arc<OwnedFd>), Error> {
         let (slot, mut descriptors) = self.take_all(ticket)?;
-        let pidfd = Arc::new(descriptors.pop().ok_or(Error::Disconnected { attempt: "hand over a pidfd" })?);
+        let pidfd = Arc::new(
+            descriptors.pop().ok_or(Error::Disconnected { attempt: "hand over a pidfd" })?,
+        );
         let mut held = Held { slot, descriptors: [None, None, None, Some(Arc::clone(&pidfd))] };
         for (place, descriptor) in held.descriptors.iter_mut().zip(&descriptors) {
-            let copy = descriptor.try_clone().map_err(io_error("duplicate a stream's descriptor"))?;
+            let copy =
+                descriptor.try_clone().map_err(io_error("duplicate a stream's descriptor"))?;
             *place = Some(Arc::new(copy));
         }
         let mut descriptors = descriptors.into_iter();
@@ -477,7 +502,10 @@ impl Supervisor {
                 Ok(_) => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(raw::Errno::ENOENT.0) => return Ok(()),
                 // Dead but not yet reaped.
-                Err(error) if error.raw_os_error() == Some(raw::Errno::EBUSY.0) && Instant::now() < deadline => {
+                Err(error)
+                    if error.raw_os_error() == Some(raw::Errno::EBUSY.0)
+                        && Instant::now() < deadline =>
+                {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => return Err(error),
@@ -505,7 +533,8 @@ impl Supervisor {
     /// Replaces keeper and anchor by `program`, under the same pids. An error means that the old
     /// ones go on.
     pub fn upgrade(&self, program: &[u8]) -> Result<(), Error> {
-        let file = sealed_file("supervisor", program).map_err(io_error("write the supervisor's program"))?;
+        let file = sealed_file("supervisor", program)
+            .map_err(io_error("write the supervisor's program"))?;
         let message = Message { operation: operation::UPGRADE, ..Message::default() };
         self.inner.ask("run another program", message, &[file.as_fd()]).map(drop)
     }
@@ -587,7 +616,9 @@ impl Inner {
         if let Err(errno) = sent {
             lock(&self.waiting).remove(&sequence);
             return match errno {
-                rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET | rustix::io::Errno::NOTCONN => {
+                rustix::io::Errno::PIPE
+                | rustix::io::Errno::CONNRESET
+                | rustix::io::Errno::NOTCONN => {
                     self.wait_for_other_link(&link);
                     Err(Error::Disconnected { attempt })
                 }
@@ -619,7 +650,8 @@ impl Inner {
 
     /// After a failed send the listener is about to notice as well.
     fn wait_for_other_link(&self, old: &Arc<Link>) {
-        let same = |link: &mut Option<Arc<Link>>| link.as_ref().is_some_and(|link| Arc::ptr_eq(link, old));
+        let same =
+            |link: &mut Option<Arc<Link>>| link.as_ref().is_some_and(|link| Arc::ptr_eq(link, old));
         let _ = self.linked.wait_timeout_while(lock(&self.link), PATIENCE, same);
     }
 
@@ -649,8 +681,11 @@ impl Inner {
         while let Ok((length @ 1.., descriptors)) = receive(link.socket.as_fd(), &mut bytes) {
             let Some(message) = Message::decode(&bytes[..length]) else { return };
             if message.operation == operation::ENDED {
-                let exit =
-                    if message.flags & flag::LOST != 0 { Exit::Unknown } else { Exit::Status(message.status) };
+                let exit = if message.flags & flag::LOST != 0 {
+                    Exit::Unknown
+                } else {
+                    Exit::Status(message.status)
+                };
                 ended(Ended { ticket: message.ticket, exit });
             } else if let Some(waiter) = lock(&self.waiting).remove(&message.sequence) {
                 let _ = waiter.send(Some((message, descriptors)));
@@ -668,7 +703,10 @@ impl Inner {
                 Ok(link) => return Ok(Arc::new(link)),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(Error::Io { source, .. })
-                    if matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) =>
+                    if matches!(
+                        source.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                    ) =>
                 {
                     self.start(&path)?;
                 }
@@ -681,21 +719,26 @@ impl Inner {
     fn greet(&self) -> Result<Link, Error> {
         let path = self.socket_path();
         let failed = || format!("connect to the keeper at {}", path.display());
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(errno_error(failed()))?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(errno_error(failed()))?;
         let address = SocketAddrUnix::new(&path).map_err(errno_error(failed()))?;
         connect(&socket, &address).map_err(errno_error(failed()))?;
         let hello = Message { operation: operation::HELLO, ..Message::default() };
         send(socket.as_fd(), &hello.encode(), &[]).map_err(errno_error(failed()))?;
         let mut bytes = [0; wire::MESSAGE];
         wait_readable(socket.as_fd(), PATIENCE).map_err(errno_error(failed()))?;
-        let (length, mut descriptors) = receive(socket.as_fd(), &mut bytes).map_err(errno_error(failed()))?;
+        let (length, mut descriptors) =
+            receive(socket.as_fd(), &mut bytes).map_err(errno_error(failed()))?;
         let answer = Message::decode(&bytes[..length]).filter(|answer| answer.errno == 0);
-        let (Some(_), Some(rings), Some(ledger_file)) = (answer, descriptors.pop(), descriptors.pop()) else {
+        let (Some(_), Some(rings), Some(ledger_file)) =
+            (answer, descriptors.pop(), descriptors.pop())
+        else {
             return Err(Error::Disconnected { attempt: "say hello" });
         };
-        let ledger = map_ledger(ledger_file.as_fd())
-            .map_err(|errno| io_error("map the keeper's ledger")(io::Error::from_raw_os_error(errno.0)))?;
+        let ledger = map_ledger(ledger_file.as_fd()).map_err(|errno| {
+            io_error("map the keeper's ledger")(io::Error::from_raw_os_error(errno.0))
+        })?;
         let copies = ledger_file.try_clone().and_then(|ledger| Ok((ledger, rings.try_clone()?)));
         *lock(&self.last) = Some(copies.map_err(io_error("duplicate the ledger's descriptor"))?);
         Ok(Link { socket: Arc::new(socket), ledger, rings: File::from(rings) })
@@ -709,9 +752,11 @@ impl Inner {
             Some(last) => last,
             None => new_ledger()?,
         };
-        let program = sealed_file("supervisor", PROGRAM).map_err(io_error("write the supervisor's program"))?;
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(errno_error("make a socket for the anchor"))?;
+        let program = sealed_file("supervisor", PROGRAM)
+            .map_err(io_error("write the supervisor's program"))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(errno_error("make a socket for the anchor"))?;
         let log_path = self.directory.join("supervisor.log");
         let log = File::options()
             .create(true)
@@ -744,11 +789,14 @@ impl Inner {
     fn open_listener(&self, path: &Path) -> Result<OwnedFd, Error> {
         let failed = || format!("listen on {}", path.display());
         match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(failed())(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(failed())(error));
+            }
             _ => {}
         }
-        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(errno_error(failed()))?;
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(errno_error(failed()))?;
         let address = SocketAddrUnix::new(path).map_err(errno_error(failed()))?;
         bind(&socket, &address).map_err(errno_error(failed()))?;
         listen(&socket, 16).map_err(errno_error(failed()))?;
@@ -786,7 +834,9 @@ impl Inner {
 /// A new ledger and ring file, sized for this process's descriptor limit.
 fn new_ledger() -> Result<(OwnedFd, OwnedFd), Error> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let spare = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(store::BASE.unsigned_abs() as usize);
+    let spare = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(store::BASE.unsigned_abs() as usize);
     let slots = (spare / ledger::KEPT).min(ledger::MOST_SLOTS);
     let made = (|| {
         let ledger_file = memfd_create("ledger", MemfdFlags::CLOEXEC)?;
@@ -816,7 +866,10 @@ fn map_ledger(file: BorrowedFd<'_>) -> Result<Ledger, raw::Errno> {
 
 fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> rustix::io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let timeout = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: i64::from(patience.subsec_nanos()) };
+    let timeout = Timespec {
+        tv_sec: patience.as_secs().cast_signed(),
+        tv_nsec: i64::from(patience.subsec_nanos()),
+    };
     let mut waited = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&timeout)))? {
         0 => Err(rustix::io::Errno::TIMEDOUT),
@@ -824,13 +877,20 @@ fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> rustix::io::Result<(
     }
 }
 
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
+fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> rustix::io::Result<()> {
     let mut space = vec![std::mem::MaybeUninit::uninit(); 64 + descriptors.len() * 4];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(rustix::io::Errno::MSGSIZE);
     }
-    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)).map(drop)
+    rustix::io::retry_on_intr(|| {
+        sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+    })
+    .map(drop)
 }
 
 fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {

@@ -46,11 +46,18 @@ pub fn again(keeper: Option<i32>) -> Errno {
 fn receive_birthright() -> Answer<()> {
     let mut bytes = [0; store::NOTE];
     let first = raw::receive(0, &mut bytes, true)?;
-    let (&[listen, ledger, program, rings], Some(Note::Start)) = (first.descriptors(), Note::decode(&bytes)) else {
+    let (&[listen, ledger, program, rings], Some(Note::Start)) =
+        (first.descriptors(), Note::decode(&bytes))
+    else {
         return Err(Errno::EPROTO);
     };
     // Received numbers may be the very places; move them out of the way first.
-    let places = [(listen, store::LISTEN), (ledger, store::LEDGER), (program, store::PROGRAM), (rings, store::RINGS)];
+    let places = [
+        (listen, store::LISTEN),
+        (ledger, store::LEDGER),
+        (program, store::PROGRAM),
+        (rings, store::RINGS),
+    ];
     for (at, (from, _)) in (100..).zip(places) {
         raw::dup3(from, at, true)?;
     }
@@ -119,6 +126,7 @@ fn own_root() -> Answer<()> {
 fn guard(mut keeper: Option<i32>) -> Errno {
     raw::set_name(c"bloomery-anchor");
     raw::set_signal_mask(keeper::BLOCKED_SIGNALS);
+    store::occupy();
     let _ = raw::prctl(raw::option::SET_CHILD_SUBREAPER, 1, 0);
     let prepared = || {
         let ledger = store::open_ledger()?;
@@ -162,7 +170,7 @@ fn guard(mut keeper: Option<i32>) -> Errno {
         if reap(ledger, &mut keeper) == Reaped::Keeper {
             let _ = listen_to_keeper(None);
             raw::epoll_remove(epoll, store::ANCHOR_END);
-            raw::close(store::ANCHOR_END);
+            store::vacate(store::ANCHOR_END);
         }
     }
 }
@@ -183,7 +191,7 @@ fn start_keeper(epoll: Fd) -> Answer<i32> {
         raw::execute(store::PROGRAM, &[c"bloomery-keeper", c"keeper"]);
         raw::exit(125);
     }
-    raw::close(store::KEEPER_END);
+    store::vacate(store::KEEPER_END);
     child
 }
 
@@ -196,7 +204,9 @@ fn listen_to_keeper(keeper: Option<i32>) -> bool {
             break;
         }
         match Note::decode(&bytes[..received.length]) {
-            Some(Note::Keep { slot, mask }) => drop(store::keep(slot, mask, received.descriptors())),
+            Some(Note::Keep { slot, mask }) => {
+                let _ = store::keep(slot, mask, received.descriptors());
+            }
             Some(Note::Drop { slot }) => store::forget(slot),
             Some(Note::Leave) => leave = true,
             Some(Note::Upgrade) => upgrade(received.descriptors(), keeper),
@@ -215,7 +225,10 @@ fn upgrade(descriptors: &[Fd], keeper: Option<i32>) {
     }
     let mut digits = [0; 12];
     let _ = raw::set_close_on_exec(store::ANCHOR_END, false);
-    raw::execute(store::PROGRAM, &[c"bloomery-anchor", c"anchor-again", decimal(keeper, &mut digits)]);
+    raw::execute(
+        store::PROGRAM,
+        &[c"bloomery-anchor", c"anchor-again", decimal(keeper, &mut digits)],
+    );
     let _ = raw::set_close_on_exec(store::ANCHOR_END, true);
 }
 
@@ -225,7 +238,7 @@ fn decimal(mut number: i32, digits: &mut [u8; 12]) -> &CStr {
     digits[at] = 0;
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10).unsigned_abs() as u8;
+        digits[at] = b"0123456789"[(number % 10).unsigned_abs() as usize];
         number /= 10;
         if number == 0 || at == 0 {
             break;

@@ -88,7 +88,9 @@ fn build(descriptors: &[Fd]) -> Result<(), Failed> {
     let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
     let mut root = None;
     for (index, record) in (0_u32..).zip(plan) {
-        let failed = |errno| (if record.tag == tag::HOSTNAME { Step::Hostname } else { Step::Mount }, errno, index);
+        let failed = |errno| {
+            (if record.tag == tag::HOSTNAME { Step::Hostname } else { Step::Mount }, errno, index)
+        };
         if record.tag == tag::ATTACH && root.is_none() {
             root = Some(attach_root(&record, descriptors).map_err(failed)?);
             continue;
@@ -190,9 +192,13 @@ fn set_option(fs: Fd, option: &CStr) -> Answer<()> {
     let Some(split) = bytes.iter().position(|byte| *byte == b'=') else {
         return raw::fsconfig(fs, option, c"");
     };
-    key.get_mut(..split).filter(|_| split < 63).ok_or(Errno::E2BIG)?.copy_from_slice(&bytes[..split]);
+    key.get_mut(..split)
+        .filter(|_| split < 63)
+        .ok_or(Errno::E2BIG)?
+        .copy_from_slice(&bytes[..split]);
     let key = CStr::from_bytes_until_nul(&key).map_err(|_| Errno::EPROTO)?;
-    let value = CStr::from_bytes_with_nul(&option.to_bytes_with_nul()[split + 1..]).map_err(|_| Errno::EPROTO)?;
+    let value = CStr::from_bytes_with_nul(&option.to_bytes_with_nul()[split + 1..])
+        .map_err(|_| Errno::EPROTO)?;
     raw::fsconfig(fs, key, value)
 }
 
@@ -238,7 +244,11 @@ struct Name {
 impl Name {
     fn new(name: &[u8]) -> Answer<Self> {
         let mut bytes = [0; 256];
-        bytes.get_mut(..name.len()).filter(|_| name.len() < 256).ok_or(Errno(36))?.copy_from_slice(name);
+        bytes
+            .get_mut(..name.len())
+            .filter(|_| name.len() < 256)
+            .ok_or(Errno(36))?
+            .copy_from_slice(name);
         Ok(Self { bytes, length: name.len() })
     }
 
@@ -259,7 +269,9 @@ fn directory_in(root: Fd, path: &CStr) -> Answer<Fd> {
     // that an absolute symlink on the way means what it means inside.
     let mut prefix = [0_u8; 4096];
     let mut length = 0;
-    for name in path.to_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+    for name in
+        path.to_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+    {
         let parent = prefix_in(root, &prefix[..=length], whole)?;
         let made = raw::mkdir(parent, Name::new(name)?.as_c(), 0o755);
         raw::close(parent);
@@ -286,7 +298,11 @@ fn parent_in(root: Fd, path: &CStr) -> Answer<(Fd, Name)> {
     let split = bytes.iter().rposition(|byte| *byte == b'/').ok_or(Errno::EINVAL)?;
     let name = Name::new(&bytes[split + 1..])?;
     let mut buffer = [0_u8; 4096];
-    buffer.get_mut(..split).filter(|_| split < 4095).ok_or(Errno(36))?.copy_from_slice(&bytes[..split]);
+    buffer
+        .get_mut(..split)
+        .filter(|_| split < 4095)
+        .ok_or(Errno(36))?
+        .copy_from_slice(&bytes[..split]);
     let parent = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::EPROTO)?;
     Ok((directory_in(root, if parent.is_empty() { c"/" } else { parent })?, name))
 }
@@ -300,7 +316,12 @@ fn file_in(root: Fd, path: &CStr) -> Answer<Fd> {
     }
     let (parent, _) = parent_in(root, path)?;
     raw::close(parent);
-    let made = raw::open_in_root(root, path, raw::flag::WRONLY | raw::flag::CREAT | raw::flag::NONBLOCK, 0o644)?;
+    let made = raw::open_in_root(
+        root,
+        path,
+        raw::flag::WRONLY | raw::flag::CREAT | raw::flag::NONBLOCK,
+        0o644,
+    )?;
     raw::close(made);
     raw::open_in_root(root, path, raw::flag::PATH, 0)
 }

@@ -88,13 +88,15 @@ static mut KEEPER: core::mem::MaybeUninit<Keeper> = core::mem::MaybeUninit::unin
 pub fn run() -> Errno {
     raw::set_name(c"bloomery-keeper");
     raw::set_signal_mask(BLOCKED_SIGNALS);
+    store::occupy();
     let keeper = match Keeper::start() {
         Ok(keeper) => keeper,
         Err(errno) => return errno,
     };
+    // Static, because it is larger than what is comfortable on a stack.
+    let place = &raw mut KEEPER;
     // SAFETY: `run` is called once, by the only thread; the reference is the only one ever made.
-    // The value is static because it is larger than what is comfortable on a stack.
-    let keeper = unsafe { (*(&raw mut KEEPER)).write(keeper) };
+    let keeper = unsafe { (*place).write(keeper) };
     keeper.adopt();
     loop {
         if let Some(errno) = keeper.turn() {
@@ -171,7 +173,8 @@ impl Keeper {
 
     fn keep_pidfd(&self, index: usize, pidfd: Fd) {
         let _ = raw::dup3(pidfd, store::place(index, store::PIDFD), false);
-        let _ = Note::Keep { slot: index, mask: 1 << store::PIDFD }.send(store::KEEPER_END, &[pidfd]);
+        let _ =
+            Note::Keep { slot: index, mask: 1 << store::PIDFD }.send(store::KEEPER_END, &[pidfd]);
         raw::close(pidfd);
     }
 
@@ -215,7 +218,9 @@ impl Keeper {
 
     fn leave_when_idle(&mut self) -> Option<Errno> {
         let now = raw::now();
-        if self.daemon.is_some() || self.ledger.slots().iter().any(|slot| slot.state() != State::Free) {
+        if self.daemon.is_some()
+            || self.ledger.slots().iter().any(|slot| slot.state() != State::Free)
+        {
             self.busy_at = now;
         }
         if now - self.busy_at < LEAVE_AFTER {
@@ -438,7 +443,11 @@ impl Keeper {
                 return Err(errno);
             }
         };
-        let mut held = InFlight { slot: index, count: descriptors.len(), descriptors: [-1; MOST_LAUNCH_DESCRIPTORS] };
+        let mut held = InFlight {
+            slot: index,
+            count: descriptors.len(),
+            descriptors: [-1; MOST_LAUNCH_DESCRIPTORS],
+        };
         held.descriptors[..descriptors.len()].copy_from_slice(descriptors);
         self.in_flight[flight] = Some(held);
         slot.set_state(State::Live);
@@ -512,7 +521,9 @@ impl Keeper {
             }
         }
         let ledger = self.ledger;
-        for (index, foreign) in self.foreign.iter_mut().enumerate().filter(|(_, f)| **f != Foreign::No) {
+        for (index, foreign) in
+            self.foreign.iter_mut().enumerate().filter(|(_, f)| **f != Foreign::No)
+        {
             if ledger.slots().get(index).is_some_and(|slot| !slot.is_current()) {
                 self.untold[index] = true;
                 raw::epoll_remove(self.epoll, store::place(index, store::PIDFD));
@@ -581,7 +592,8 @@ impl Keeper {
             (true, _) => return None,
             (false, stream) => 1 + stream,
         };
-        (slot.state() != State::Free && slot.kept() & (1 << which) != 0).then(|| store::place(index, which))
+        (slot.state() != State::Free && slot.kept() & (1 << which) != 0)
+            .then(|| store::place(index, which))
     }
 
     fn start_draining(&mut self) {
@@ -589,7 +601,11 @@ impl Keeper {
         for index in 0..self.ledger.slots().len() {
             for stream in 0..STREAMS {
                 if let Some(source) = self.source(index, stream) {
-                    let _ = raw::epoll_add(self.epoll, source, name(topic::STREAM, index * STREAMS + stream));
+                    let _ = raw::epoll_add(
+                        self.epoll,
+                        source,
+                        name(topic::STREAM, index * STREAMS + stream),
+                    );
                 }
             }
         }
@@ -680,7 +696,8 @@ impl Keeper {
 
     fn finish_upgrade(&mut self, upgrade: Upgrade, status: i32) {
         let Upgrade { program, request, .. } = upgrade;
-        let mut answer = Message { errno: if status == 0 { 0 } else { Errno::EINVAL.0 }, status, ..request };
+        let mut answer =
+            Message { errno: if status == 0 { 0 } else { Errno::EINVAL.0 }, status, ..request };
         if status == 0 {
             let taken = Note::Upgrade.send(store::KEEPER_END, &[program]);
             let placed = taken.and_then(|()| raw::dup3(program, store::PROGRAM, false));

@@ -62,7 +62,9 @@ pub fn child(launch: &Launch<'_>, slot: &Slot) -> ! {
     let Err(failure) = start(launch, slot);
     let record = wire::encode_result(failure.step, failure.errno.0, failure.detail);
     // Until the descriptors have moved the pipe has its old number, afterwards that one is closed.
-    if raw::write(if slot.has(ledger::flag::MOVED) { RESULT } else { launch.result }, &record).is_err() {
+    if raw::write(if slot.has(ledger::flag::MOVED) { RESULT } else { launch.result }, &record)
+        .is_err()
+    {
         raw::exit(126);
     }
     raw::exit(127)
@@ -137,7 +139,11 @@ fn read_plan() -> Answer<Records<'static>> {
 fn set_rlimit(record: &Record<'_>) -> Result<(), Failure> {
     let read = |index| record.long(index).map_err(at(Step::Plan));
     let resource = u32::try_from(read(0)?).map_err(|_| at(Step::Plan)(Errno::EPROTO))?;
-    raw::set_rlimit(resource, read(1)?).map_err(|errno| Failure { step: Step::Rlimit, errno, detail: resource })
+    raw::set_rlimit(resource, read(1)?).map_err(|errno| Failure {
+        step: Step::Rlimit,
+        errno,
+        detail: resource,
+    })
 }
 
 /// Joins the container and becomes its root. A process that has not yet been in the container's
@@ -223,8 +229,14 @@ fn text_in<'a>(buffer: &'a mut [u8], pieces: &[&[u8]]) -> Answer<&'a CStr> {
 
 /// Seccomp first (it needs CAP_SYS_ADMIN in the container's user namespace), then the bounding
 /// set, the groups and the user. The inheritable and ambient sets stay empty (CVE-2022-29162).
-fn drop_privileges(plan: &Records<'_>, user: &passwd::User<'_>, group: Option<&[u8]>) -> Result<(), Failure> {
-    use raw::option::{CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL, CAPBSET_DROP, CAPBSET_READ, SET_NO_NEW_PRIVS};
+fn drop_privileges(
+    plan: &Records<'_>,
+    user: &passwd::User<'_>,
+    group: Option<&[u8]>,
+) -> Result<(), Failure> {
+    use raw::option::{
+        CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL, CAPBSET_DROP, CAPBSET_READ, SET_NO_NEW_PRIVS,
+    };
     let mut groups = [0; MOST_GROUPS];
     let count = passwd::supplementary(user, group, &mut groups);
     let bounding = match plan.first(tag::CAPABILITIES) {
@@ -266,8 +278,13 @@ struct Command {
 impl Command {
     /// Arguments and environment as the plan has them; `PATH`, `USER` and `HOME` are added where
     /// they are missing, by Garden's rules.
-    fn assemble(plan: &Records<'static>, user: &passwd::User<'static>, wanted: &[u8]) -> Answer<Self> {
-        const ROOT_PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    fn assemble(
+        plan: &Records<'static>,
+        user: &passwd::User<'static>,
+        wanted: &[u8],
+    ) -> Answer<Self> {
+        const ROOT_PATH: &CStr =
+            c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         const USER_PATH: &CStr = c"PATH=/usr/local/bin:/usr/bin:/bin";
         let program = plan.first(tag::PROGRAM).ok_or(Errno::EPROTO)?.text()?;
         let mut arguments = Pointers::with_room(plan.count_of(tag::ARGUMENT))?;
@@ -295,7 +312,8 @@ impl Command {
             }
         };
         if !has_user {
-            environment.push(kept_text(&[b"USER=", if wanted.is_empty() { b"root" } else { wanted }])?)?;
+            environment
+                .push(kept_text(&[b"USER=", if wanted.is_empty() { b"root" } else { wanted }])?)?;
         }
         if !has_home {
             environment.push(kept_text(&[b"HOME=", user.home])?)?;
@@ -320,7 +338,9 @@ impl Command {
         let mut buffer = [0_u8; 4096];
         for directory in self.search.split(|byte| *byte == b':') {
             let directory = if directory.is_empty() { b".".as_slice() } else { directory };
-            let Ok(path) = text_in(&mut buffer, &[directory, b"/", self.program.to_bytes()]) else { continue };
+            let Ok(path) = text_in(&mut buffer, &[directory, b"/", self.program.to_bytes()]) else {
+                continue;
+            };
             match self.run(raw::AT_FDCWD, path, 0) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 Errno::EACCES => refused = Some(Errno::EACCES),
@@ -371,7 +391,12 @@ fn kept_text(pieces: &[&[u8]]) -> Answer<&'static CStr> {
 ///
 /// # Safety
 /// The process must be single-threaded: the child is a copy of it that goes on running its code.
-pub unsafe fn spawn(flags: u64, cgroup: Option<Fd>, slot: &Slot, run: impl FnOnce() -> u8) -> Answer<(i32, Fd)> {
+pub unsafe fn spawn(
+    flags: u64,
+    cgroup: Option<Fd>,
+    slot: &Slot,
+    run: impl FnOnce() -> u8,
+) -> Answer<(i32, Fd)> {
     const SIGCHLD: u64 = 17;
     let mut pidfd: Fd = -1;
     let arguments = CloneArguments {

@@ -167,7 +167,8 @@ impl Ledger {
         // SAFETY: within the mapping, aligned, and made of atomics.
         let top = unsafe { &*at.cast::<Top>() };
         let slots = top.slots.load(Ordering::Relaxed) as usize;
-        let known = top.magic.load(Ordering::Relaxed) == MAGIC && top.version.load(Ordering::Relaxed) == VERSION;
+        let known = top.magic.load(Ordering::Relaxed) == MAGIC
+            && top.version.load(Ordering::Relaxed) == VERSION;
         (known && slots <= MOST_SLOTS && size(slots) <= length).then_some(Self { at, slots })
     }
 
@@ -196,10 +197,9 @@ impl Ledger {
 
     /// Index and slot of a ticket, whatever its state but `Free`.
     pub fn find(&self, ticket: u64) -> Option<(usize, &Slot)> {
-        self.slots()
-            .iter()
-            .enumerate()
-            .find(|(_, slot)| slot.ticket.load(Ordering::Relaxed) == ticket && slot.state() != State::Free)
+        self.slots().iter().enumerate().find(|(_, slot)| {
+            slot.ticket.load(Ordering::Relaxed) == ticket && slot.state() != State::Free
+        })
     }
 
     /// Index and slot of a child that has not been recorded as ended.
@@ -212,7 +212,8 @@ impl Ledger {
 
     /// Takes a free slot for `ticket`; `None` when there is none.
     pub fn reserve(&self, ticket: u64, flags: u32) -> Option<(usize, &Slot)> {
-        let (index, slot) = self.slots().iter().enumerate().find(|(_, slot)| slot.state() == State::Free)?;
+        let (index, slot) =
+            self.slots().iter().enumerate().find(|(_, slot)| slot.state() == State::Free)?;
         slot.pid.store(0, Ordering::Relaxed);
         slot.status.store(0, Ordering::Relaxed);
         slot.flags.store(flags, Ordering::Relaxed);

@@ -48,7 +48,11 @@ fn field(line: &[u8], index: usize) -> &[u8] {
 }
 
 /// Finds who `wanted` (`user`, `uid`, `user:group`, `uid:gid`; empty is root) is.
-pub fn find<'a>(wanted: &[u8], passwd: Option<&'a [u8]>, group: Option<&'a [u8]>) -> Result<User<'a>, Unknown> {
+pub fn find<'a>(
+    wanted: &[u8],
+    passwd: Option<&'a [u8]>,
+    group: Option<&'a [u8]>,
+) -> Result<User<'a>, Unknown> {
     let mut parts = wanted.splitn(2, |byte| *byte == b':');
     let user = parts.next().filter(|user| !user.is_empty()).unwrap_or(b"0");
     let wanted_group = parts.next().filter(|group| !group.is_empty());
@@ -73,7 +77,10 @@ pub fn find<'a>(wanted: &[u8], passwd: Option<&'a [u8]>, group: Option<&'a [u8]>
     };
     if let Some(wanted) = wanted_group {
         let by_name = lines(group.unwrap_or(&[])).find(|line| field(line, 0) == wanted);
-        found.gid = by_name.and_then(|line| number(field(line, 2))).or(number(wanted)).ok_or(Unknown::Group)?;
+        found.gid = by_name
+            .and_then(|line| number(field(line, 2)))
+            .or(number(wanted))
+            .ok_or(Unknown::Group)?;
         found.group_given = true;
     }
     Ok(found)
@@ -87,7 +94,8 @@ pub fn supplementary(user: &User<'_>, group: Option<&[u8]>, into: &mut [u32]) ->
     let mut count = 0;
     for line in lines(group.unwrap_or(&[])) {
         let listed = field(line, 3).split(|byte| *byte == b',').any(|member| member == user.name);
-        let (true, Some(gid), Some(place)) = (listed, number(field(line, 2)), into.get_mut(count)) else {
+        let (true, Some(gid), Some(place)) = (listed, number(field(line, 2)), into.get_mut(count))
+        else {
             continue;
         };
         *place = gid;
@@ -100,7 +108,8 @@ pub fn supplementary(user: &User<'_>, group: Option<&[u8]>, into: &mut [u32]) ->
 mod tests {
     use super::*;
 
-    const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n\
+    const PASSWD: &[u8] =
+        b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/alice:/bin/sh\n\
         alice:x:5:5::/:\nbroken:x:abc:1::/:\nvcap:x:2000:2000::/home/vcap:/bin/bash\n";
     const GROUP: &[u8] = b"root:x:0:\nalice:x:1001:\naudio:x:29:alice,vcap\nvideo:x:44:vcap\n";
 
@@ -113,7 +122,10 @@ mod tests {
         let alice = who("alice").unwrap();
         assert_eq!((alice.uid, alice.gid, alice.home), (1000, 1001, b"/home/alice".as_slice()));
         assert_eq!(who("1000").unwrap().name, b"alice");
-        assert_eq!(who("77").unwrap(), User { uid: 77, gid: 0, home: b"/", name: b"", group_given: false });
+        assert_eq!(
+            who("77").unwrap(),
+            User { uid: 77, gid: 0, home: b"/", name: b"", group_given: false }
+        );
         assert_eq!(who("").unwrap().home, b"/root");
     }
 

@@ -165,7 +165,11 @@ fn fd_word(fd: Fd) -> usize {
     (fd as isize).cast_unsigned()
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "descriptors and pids fit i32")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "descriptors and pids fit i32"
+)]
 fn small(value: usize) -> i32 {
     value as i32
 }
@@ -192,7 +196,9 @@ pub mod clone {
 /// read(2).
 pub fn read(fd: Fd, buffer: &mut [u8]) -> Answer<usize> {
     // SAFETY: the kernel writes at most `len` bytes into the exclusively borrowed buffer.
-    unsafe { call(number::READ, [fd_word(fd), buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0]) }
+    unsafe {
+        call(number::READ, [fd_word(fd), buffer.as_mut_ptr() as usize, buffer.len(), 0, 0, 0])
+    }
 }
 
 /// write(2).
@@ -204,7 +210,9 @@ pub fn write(fd: Fd, bytes: &[u8]) -> Answer<usize> {
 /// pwrite(2).
 pub fn write_at(fd: Fd, bytes: &[u8], offset: usize) -> Answer<usize> {
     // SAFETY: the kernel reads `len` bytes of a live slice.
-    unsafe { call(number::PWRITE64, [fd_word(fd), bytes.as_ptr() as usize, bytes.len(), offset, 0, 0]) }
+    unsafe {
+        call(number::PWRITE64, [fd_word(fd), bytes.as_ptr() as usize, bytes.len(), offset, 0, 0])
+    }
 }
 
 /// close(2); the number is free afterwards whatever is answered.
@@ -238,6 +246,12 @@ pub fn dup3(from: Fd, to: Fd, on_exec: bool) -> Answer<()> {
 pub fn set_close_on_exec(fd: Fd, on: bool) -> Answer<()> {
     // SAFETY: takes no pointer.
     unsafe { call(number::FCNTL, [fd_word(fd), 2, usize::from(on), 0, 0, 0]) }.map(drop)
+}
+
+/// Whether a descriptor number is in use (fcntl(2) F_GETFD).
+pub fn is_open(fd: Fd) -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { call(number::FCNTL, [fd_word(fd), 1, 0, 0, 0, 0]) }.is_ok()
 }
 
 /// Sets O_NONBLOCK on the open file description (fcntl(2) F_SETFL).
@@ -333,7 +347,8 @@ pub fn pidfd_open(pid: i32) -> Answer<Fd> {
 /// pidfd_send_signal(2).
 pub fn pidfd_signal(pidfd: Fd, signal: i32) -> Answer<()> {
     // SAFETY: a null siginfo is allowed and means what kill(2) would send.
-    unsafe { call(number::PIDFD_SEND_SIGNAL, [fd_word(pidfd), fd_word(signal), 0, 0, 0, 0]) }.map(drop)
+    unsafe { call(number::PIDFD_SEND_SIGNAL, [fd_word(pidfd), fd_word(signal), 0, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// setns(2).
@@ -371,7 +386,8 @@ pub fn umask(mask: usize) {
 /// setgroups(2) of this process alone.
 pub fn setgroups(groups: &[u32]) -> Answer<()> {
     // SAFETY: the kernel reads `len` ids of a live slice.
-    unsafe { call(number::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]) }.map(drop)
+    unsafe { call(number::SETGROUPS, [groups.len(), groups.as_ptr() as usize, 0, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// Real, effective and saved user id at once (setresuid(2)).
@@ -395,7 +411,8 @@ pub fn set_capabilities(mask: u64) -> Answer<()> {
     let (low, high) = (mask as u32, (mask >> 32) as u32);
     let data = [low, low, 0, high, high, 0];
     // SAFETY: header and two data elements have the layout of version 3.
-    unsafe { call(number::CAPSET, [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0]) }.map(drop)
+    unsafe { call(number::CAPSET, [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// prctl(2) with integer arguments.
@@ -440,7 +457,8 @@ pub fn set_seccomp_filter(program: &[u8]) -> Answer<()> {
 pub fn set_rlimit(resource: u32, value: u64) -> Answer<()> {
     let limit = [value, value];
     // SAFETY: struct rlimit64 is two u64.
-    unsafe { call(number::PRLIMIT64, [0, resource as usize, limit.as_ptr() as usize, 0, 0, 0]) }.map(drop)
+    unsafe { call(number::PRLIMIT64, [0, resource as usize, limit.as_ptr() as usize, 0, 0, 0]) }
+        .map(drop)
 }
 
 /// Raises the soft limit of descriptors to the hard one.
@@ -496,7 +514,10 @@ pub fn fchdir(fd: Fd) -> Answer<()> {
 /// openat(2); O_CLOEXEC is always added.
 pub fn open(at: Fd, path: &CStr, flags: usize, mode: usize) -> Answer<Fd> {
     // SAFETY: a NUL-terminated string.
-    unsafe { call(number::OPENAT, [fd_word(at), path.as_ptr() as usize, flags | 0o2_000_000, mode, 0, 0]) }.map(small)
+    unsafe {
+        call(number::OPENAT, [fd_word(at), path.as_ptr() as usize, flags | 0o2_000_000, mode, 0, 0])
+    }
+    .map(small)
 }
 
 /// open(2) flags.
@@ -518,7 +539,10 @@ pub fn open_in_root(root: Fd, path: &CStr, flags: usize, mode: u64) -> Answer<Fd
     let how = [(flags | 0o2_000_000) as u64, mode, 0x10 | 0x02];
     // SAFETY: struct open_how is three u64; the path is NUL-terminated.
     unsafe {
-        call(number::OPENAT2, [fd_word(root), path.as_ptr() as usize, how.as_ptr() as usize, 24, 0, 0])
+        call(
+            number::OPENAT2,
+            [fd_word(root), path.as_ptr() as usize, how.as_ptr() as usize, 24, 0, 0],
+        )
     }
     .map(small)
 }
@@ -533,7 +557,10 @@ pub fn mkdir(at: Fd, path: &CStr, mode: usize) -> Answer<()> {
 pub fn chown(at: Fd, path: &CStr, uid: u32, gid: u32) -> Answer<()> {
     // SAFETY: a NUL-terminated string.
     unsafe {
-        call(number::FCHOWNAT, [fd_word(at), path.as_ptr() as usize, uid as usize, gid as usize, 0x100 | 0x1000, 0])
+        call(
+            number::FCHOWNAT,
+            [fd_word(at), path.as_ptr() as usize, uid as usize, gid as usize, 0x100 | 0x1000, 0],
+        )
     }
     .map(drop)
 }
@@ -541,8 +568,13 @@ pub fn chown(at: Fd, path: &CStr, uid: u32, gid: u32) -> Answer<()> {
 /// symlinkat(2).
 pub fn symlink(target: &CStr, at: Fd, path: &CStr) -> Answer<()> {
     // SAFETY: NUL-terminated strings.
-    unsafe { call(number::SYMLINKAT, [target.as_ptr() as usize, fd_word(at), path.as_ptr() as usize, 0, 0, 0]) }
-        .map(drop)
+    unsafe {
+        call(
+            number::SYMLINKAT,
+            [target.as_ptr() as usize, fd_word(at), path.as_ptr() as usize, 0, 0, 0],
+        )
+    }
+    .map(drop)
 }
 
 /// mount(2) without data; `source` and `kind` may be any text where the flags ignore them.
@@ -551,7 +583,14 @@ pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize) -> Answer<
     unsafe {
         call(
             number::MOUNT,
-            [source.as_ptr() as usize, target.as_ptr() as usize, kind.as_ptr() as usize, flags, 0, 0],
+            [
+                source.as_ptr() as usize,
+                target.as_ptr() as usize,
+                kind.as_ptr() as usize,
+                flags,
+                0,
+                0,
+            ],
         )
     }
     .map(drop)
@@ -580,7 +619,8 @@ pub fn fsopen(kind: &CStr) -> Answer<Fd> {
 pub fn fsconfig(fs: Fd, key: &CStr, value: &CStr) -> Answer<()> {
     let (command, value) = if value.is_empty() { (0, 0) } else { (1, value.as_ptr() as usize) };
     // SAFETY: NUL-terminated strings, or null for a flag.
-    unsafe { call(number::FSCONFIG, [fd_word(fs), command, key.as_ptr() as usize, value, 0, 0]) }.map(drop)
+    unsafe { call(number::FSCONFIG, [fd_word(fs), command, key.as_ptr() as usize, value, 0, 0]) }
+        .map(drop)
 }
 
 /// fsconfig(2) FSCONFIG_CMD_CREATE, then fsmount(2) with `attributes` (MOUNT_ATTR_*): a detached
@@ -596,14 +636,18 @@ pub fn fsmount(fs: Fd, attributes: usize) -> Answer<Fd> {
 pub fn clone_mount(at: Fd, path: &CStr) -> Answer<Fd> {
     let flags = 1 | 0o2_000_000 | AT_EMPTY_PATH.cast_unsigned() as usize;
     // SAFETY: a NUL-terminated string.
-    unsafe { call(number::OPEN_TREE, [fd_word(at), path.as_ptr() as usize, flags, 0, 0, 0]) }.map(small)
+    unsafe { call(number::OPEN_TREE, [fd_word(at), path.as_ptr() as usize, flags, 0, 0, 0]) }
+        .map(small)
 }
 
 /// Attaches a detached mount on the object `target` refers to (move_mount(2), both by descriptor).
 pub fn move_mount(mount: Fd, target: Fd) -> Answer<()> {
     let empty = c"".as_ptr() as usize;
     // SAFETY: NUL-terminated strings.
-    unsafe { call(number::MOVE_MOUNT, [fd_word(mount), empty, fd_word(target), empty, 0x04 | 0x40, 0]) }.map(drop)
+    unsafe {
+        call(number::MOVE_MOUNT, [fd_word(mount), empty, fd_word(target), empty, 0x04 | 0x40, 0])
+    }
+    .map(drop)
 }
 
 /// MOUNT_ATTR_* of mount_setattr(2).
@@ -696,7 +740,13 @@ pub fn execute(program: Fd, arguments: &[&CStr]) -> Errno {
 ///
 /// # Safety
 /// `argv` and `envp` must be null-terminated arrays of NUL-terminated strings.
-pub unsafe fn execveat(at: Fd, path: &CStr, argv: *const *const u8, envp: *const *const u8, flags: i32) -> Errno {
+pub unsafe fn execveat(
+    at: Fd,
+    path: &CStr,
+    argv: *const *const u8,
+    envp: *const *const u8,
+    flags: i32,
+) -> Errno {
     // SAFETY: the caller's promise.
     let result = unsafe {
         call(
@@ -731,7 +781,9 @@ fn wait(pid: i32, options: usize) -> Answer<Option<Ended>> {
     let mut info = [0_i32; 32];
     let kind = if pid == 0 { 0 } else { 1 };
     // SAFETY: siginfo_t is 128 bytes, the array's size; a null rusage is allowed.
-    unsafe { call(number::WAITID, [kind, fd_word(pid), info.as_mut_ptr() as usize, options, 0, 0]) }?;
+    unsafe {
+        call(number::WAITID, [kind, fd_word(pid), info.as_mut_ptr() as usize, options, 0, 0])
+    }?;
     // siginfo_t: si_signo, si_errno, si_code, pad, si_pid, si_uid, si_status
     let (code, ended, status) = (info[2], info[3 + 1], info[6]);
     if info[0] == 0 {
@@ -753,14 +805,19 @@ pub fn set_signal_action(signal: i32, ignore: bool, no_zombies: bool) {
     // struct kernel_sigaction: handler (SIG_DFL 0, SIG_IGN 1), flags, restorer, mask.
     let action = [usize::from(ignore), if no_zombies { 2 } else { 0 }, 0, 0];
     // SAFETY: the kernel reads one kernel_sigaction; no handler is installed.
-    let _ = unsafe { call(number::RT_SIGACTION, [fd_word(signal), action.as_ptr() as usize, 0, 8, 0, 0]) };
+    let _ = unsafe {
+        call(number::RT_SIGACTION, [fd_word(signal), action.as_ptr() as usize, 0, 8, 0, 0])
+    };
 }
 
 /// A descriptor that becomes readable when one of the (blocked) signals in `mask` is pending.
 pub fn signalfd(mask: u64) -> Answer<Fd> {
     // SAFETY: the kernel reads eight bytes, the size given.
     unsafe {
-        call(number::SIGNALFD4, [fd_word(-1), (&raw const mask) as usize, 8, 0o2_000_000 | 0o4000, 0, 0])
+        call(
+            number::SIGNALFD4,
+            [fd_word(-1), (&raw const mask) as usize, 8, 0o2_000_000 | 0o4000, 0, 0],
+        )
     }
     .map(small)
 }
@@ -796,7 +853,10 @@ pub fn epoll_create() -> Answer<Fd> {
 pub fn epoll_add(epoll: Fd, fd: Fd, data: u64) -> Answer<()> {
     let event = Event { events: 1, data };
     // SAFETY: the kernel reads one epoll_event.
-    unsafe { call(number::EPOLL_CTL, [fd_word(epoll), 1, fd_word(fd), (&raw const event) as usize, 0, 0]) }.map(drop)
+    unsafe {
+        call(number::EPOLL_CTL, [fd_word(epoll), 1, fd_word(fd), (&raw const event) as usize, 0, 0])
+    }
+    .map(drop)
 }
 
 /// Stops watching `fd`.
@@ -861,9 +921,17 @@ struct Control {
 
 /// Sends one message with descriptors (sendmsg(2), SCM_RIGHTS), without SIGPIPE, without waiting.
 pub fn send(socket: Fd, bytes: &[u8], descriptors: &[Fd]) -> Answer<()> {
-    let mut control =
-        Control { length: 16 + descriptors.len() * 4, level: 1, kind: 1, descriptors: [0; MOST_DESCRIPTORS] };
-    control.descriptors.get_mut(..descriptors.len()).ok_or(Errno::EINVAL)?.copy_from_slice(descriptors);
+    let mut control = Control {
+        length: 16 + descriptors.len() * 4,
+        level: 1,
+        kind: 1,
+        descriptors: [0; MOST_DESCRIPTORS],
+    };
+    control
+        .descriptors
+        .get_mut(..descriptors.len())
+        .ok_or(Errno::EINVAL)?
+        .copy_from_slice(descriptors);
     let piece = Slice { at: bytes.as_ptr() as usize, length: bytes.len() };
     let with_control = !descriptors.is_empty();
     let header = Header {
@@ -872,13 +940,22 @@ pub fn send(socket: Fd, bytes: &[u8], descriptors: &[Fd]) -> Answer<()> {
         pieces: (&raw const piece) as usize,
         piece_count: 1,
         control: if with_control { (&raw const control) as usize } else { 0 },
-        control_length: if with_control { (16 + descriptors.len() * 4).next_multiple_of(8) } else { 0 },
+        control_length: if with_control {
+            (16 + descriptors.len() * 4).next_multiple_of(8)
+        } else {
+            0
+        },
         flags: 0,
     };
     // MSG_NOSIGNAL | MSG_DONTWAIT
     // SAFETY: struct msghdr with one live piece and one live control message.
-    unsafe { call(number::SENDMSG, [fd_word(socket), (&raw const header) as usize, 0x4000 | 0x40, 0, 0, 0]) }
-        .map(drop)
+    unsafe {
+        call(
+            number::SENDMSG,
+            [fd_word(socket), (&raw const header) as usize, 0x4000 | 0x40, 0, 0, 0],
+        )
+    }
+    .map(drop)
 }
 
 /// One received message.
@@ -919,7 +996,9 @@ pub fn receive(socket: Fd, buffer: &mut [u8], wait: bool) -> Answer<Received> {
     // MSG_CMSG_CLOEXEC, MSG_DONTWAIT
     let flags = 0x4000_0000 | if wait { 0 } else { 0x40 };
     // SAFETY: struct msghdr with one exclusively borrowed piece and room for one control message.
-    let length = unsafe { call(number::RECVMSG, [fd_word(socket), (&raw mut header) as usize, flags, 0, 0, 0]) }?;
+    let length = unsafe {
+        call(number::RECVMSG, [fd_word(socket), (&raw mut header) as usize, flags, 0, 0, 0])
+    }?;
     let mut received = Received { length, descriptors: [-1; MOST_DESCRIPTORS], count: 0 };
     if header.control_length >= 16 && control.level == 1 && control.kind == 1 {
         received.count = (control.length.saturating_sub(16) / 4).min(MOST_DESCRIPTORS);
@@ -943,11 +1022,11 @@ pub fn pidfd_exit_status(pidfd: Fd) -> Option<i32> {
     // _IOWR(0xff, 11, 64 bytes)
     let request = (3 << 30) | (64 << 16) | (0xff << 8) | 11;
     // SAFETY: the kernel writes at most the 64 bytes that the request's size field names.
-    unsafe { call(number::IOCTL, [fd_word(pidfd), request, info.as_mut_ptr() as usize, 0, 0, 0]) }.ok()?;
+    unsafe { call(number::IOCTL, [fd_word(pidfd), request, info.as_mut_ptr() as usize, 0, 0, 0]) }
+        .ok()?;
     if info[0] & EXIT == 0 {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "exit_code is the upper half")]
-    let code = (info[7] >> 32) as i32;
+    let code = i32::from_ne_bytes(((info[7] >> 32) as u32).to_ne_bytes());
     Some(if code & 0x7f == 0 { (code >> 8) & 0xff } else { 128 + (code & 0x7f) })
 }

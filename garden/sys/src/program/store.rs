@@ -79,7 +79,9 @@ impl Note {
     /// Reads a note; `None` for anything that no side writes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; NOTE] = bytes.try_into().ok()?;
-        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         let slot = word(4) as usize;
         if slot >= ledger::MOST_SLOTS {
             return None;
@@ -99,6 +101,21 @@ impl Note {
     pub fn send(self, socket: Fd, descriptors: &[Fd]) -> Answer<()> {
         raw::send(socket, &self.encode(), descriptors)
     }
+}
+
+/// Occupies every fixed place that is empty, so that no other descriptor ever gets its number.
+/// Descriptor 0 is /dev/null by now.
+pub fn occupy() {
+    for fixed in 0..FIRST_FREE {
+        if !raw::is_open(fixed) {
+            vacate(fixed);
+        }
+    }
+}
+
+/// Closes what is in a fixed place, and keeps the place occupied.
+pub fn vacate(fixed: Fd) {
+    let _ = raw::dup3(0, fixed, true);
 }
 
 /// Puts descriptors into their places, as the mask says; they are duplicated, not closed.
