@@ -626,9 +626,10 @@ impl Inner {
             };
         }
         // The link may have been replaced between our look and the send; its waiters were woken
-        // then, and we were not among them.
-        if !lock(&self.link).as_ref().is_some_and(|current| Arc::ptr_eq(current, &link)) {
-            lock(&self.waiting).remove(&sequence);
+        // then, and we were not among them. Who is not waited for any more has been answered.
+        let replaced =
+            !lock(&self.link).as_ref().is_some_and(|current| Arc::ptr_eq(current, &link));
+        if replaced && lock(&self.waiting).remove(&sequence).is_some() {
             return Err(Error::Disconnected { attempt });
         }
         match receiver.recv() {
