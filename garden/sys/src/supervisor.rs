@@ -309,20 +309,20 @@ impl Supervisor {
     }
 
     /// Every child that the ledger knows.
-    pub fn children(&self) -> Vec<Child> {
-        let Some(link) = lock(&self.inner.link).clone() else { return Vec::new() };
-        link.ledger.slots().iter().filter_map(child_of).collect()
+    pub fn children(&self) -> Result<Vec<Child>, Error> {
+        let link = self.inner.current_link(PATIENCE)?;
+        Ok(link.ledger.slots().iter().filter_map(child_of).collect())
     }
 
     /// What the ledger says about one child; `None` when it never was, or has been released.
-    pub fn child(&self, ticket: u64) -> Option<Child> {
-        let link = lock(&self.inner.link).clone()?;
-        link.ledger.find(ticket).and_then(|(_, slot)| child_of(slot))
+    pub fn child(&self, ticket: u64) -> Result<Option<Child>, Error> {
+        let link = self.inner.current_link(PATIENCE)?;
+        Ok(link.ledger.find(ticket).and_then(|(_, slot)| child_of(slot)))
     }
 
     /// A ticket greater than any that the ledger knows.
-    pub fn highest_ticket(&self) -> u64 {
-        self.children().iter().map(|child| child.ticket).max().unwrap_or(0)
+    pub fn highest_ticket(&self) -> Result<u64, Error> {
+        Ok(self.children()?.iter().map(|child| child.ticket).max().unwrap_or(0))
     }
 
     /// Clones a process 1 with namespaces of its own and parks it.
@@ -382,7 +382,7 @@ impl Supervisor {
             Err(Error::Disconnected { attempt }) => {
                 // The next keeper's ledger says whether the child was cloned.
                 self.inner.current_link(PATIENCE)?;
-                let child = self.child(ticket).ok_or(Error::Disconnected { attempt })?;
+                let child = self.child(ticket)?.ok_or(Error::Disconnected { attempt })?;
                 let slot = self
                     .inner
                     .current_link(PATIENCE)?

@@ -2,8 +2,6 @@
 //! duplicates of every kept descriptor, reaps what the keeper leaves behind, and starts the keeper
 //! again when it dies.
 
-use core::ffi::CStr;
-
 use super::keeper;
 use super::ledger::{Ledger, State};
 use super::raw::{self, Answer, Errno, Event, Fd};
@@ -227,24 +225,9 @@ fn upgrade(descriptors: &[Fd], keeper: Option<i32>) {
     let _ = raw::set_close_on_exec(store::ANCHOR_END, false);
     raw::execute(
         store::PROGRAM,
-        &[c"bloomery-anchor", c"anchor-again", decimal(keeper, &mut digits)],
+        &[c"bloomery-anchor", c"anchor-again", raw::decimal(keeper, &mut digits)],
     );
     let _ = raw::set_close_on_exec(store::ANCHOR_END, true);
-}
-
-/// A positive number as text.
-fn decimal(mut number: i32, digits: &mut [u8; 12]) -> &CStr {
-    let mut at = digits.len() - 1;
-    digits[at] = 0;
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789"[(number % 10).unsigned_abs() as usize];
-        number /= 10;
-        if number == 0 || at == 0 {
-            break;
-        }
-    }
-    CStr::from_bytes_until_nul(&digits[at..]).unwrap_or(c"")
 }
 
 #[derive(PartialEq, Eq)]

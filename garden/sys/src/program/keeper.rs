@@ -18,7 +18,7 @@ const SIGCHLD: u32 = 17;
 const DRAIN_AFTER: u64 = 300;
 /// How long the supervisor outlives its last container and daemon.
 const LEAVE_AFTER: u64 = 5000;
-/// How long a status may be missing before it is called lost, where the kernel does not keep it.
+/// How long a process may be neither a zombie nor reaped after its pidfd said that it has ended.
 const LOST_AFTER: u64 = 2000;
 const MOST_IN_FLIGHT: usize = 64;
 const MOST_LAUNCH_DESCRIPTORS: usize = 6 + 3 + 2 + wire::MOST_JOINS;
@@ -546,10 +546,12 @@ impl Keeper {
         for index in 0..self.ledger.slots().len() {
             let Foreign::EndedAt(since) = self.foreign[index] else { continue };
             let pidfd = store::place(index, store::PIDFD);
+            let pid = self.ledger.slots()[index].pid.load(Relaxed);
+            let status = raw::zombie_status(pid, pidfd).or_else(|| raw::reaped_status(pidfd));
             let patience_over = raw::now() - since >= LOST_AFTER;
             if !self.ledger.slots()[index].is_current() {
                 self.untold[index] = true;
-            } else if let Some(status) = raw::pidfd_exit_status(pidfd) {
+            } else if let Some(status) = status {
                 self.end(index, status);
             } else if raw::pidfd_signal(pidfd, 0).is_err() || patience_over {
                 self.lose(index);

@@ -1012,9 +1012,9 @@ pub fn receive(socket: Fd, buffer: &mut [u8], wait: bool) -> Answer<Received> {
     Ok(received)
 }
 
-/// Exit status of a process by its pidfd, reaped or not, where the kernel keeps it (6.15 and
-/// later): ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT. Exit code, or 128 + signal.
-pub fn pidfd_exit_status(pidfd: Fd) -> Option<i32> {
+/// Exit status of a process that somebody else has reaped, by its pidfd, where the kernel keeps it
+/// (6.15 and later): ioctl PIDFD_GET_INFO with PIDFD_INFO_EXIT. Exit code, or 128 + signal.
+pub fn reaped_status(pidfd: Fd) -> Option<i32> {
     const EXIT: u64 = 1 << 3;
     // struct pidfd_info: mask, cgroupid, pid..sgid (4 bytes each, 11 of them), exit_code.
     let mut info = [0_u64; 8];
@@ -1027,6 +1027,62 @@ pub fn pidfd_exit_status(pidfd: Fd) -> Option<i32> {
     if info[0] & EXIT == 0 {
         return None;
     }
-    let code = i32::from_ne_bytes(((info[7] >> 32) as u32).to_ne_bytes());
-    Some(if code & 0x7f == 0 { (code >> 8) & 0xff } else { 128 + (code & 0x7f) })
+    let code = u32::from_ne_bytes([
+        info[7].to_ne_bytes()[4],
+        info[7].to_ne_bytes()[5],
+        info[7].to_ne_bytes()[6],
+        info[7].to_ne_bytes()[7],
+    ]);
+    Some(shell_status(code))
+}
+
+/// Exit status of a process that has ended and that its parent, somebody else, has not yet reaped:
+/// the last field of `/proc/<pid>/stat` (proc_pid_stat(5)). The pidfd proves that the pid was still
+/// that process's when the file was read.
+pub fn zombie_status(pid: i32, pidfd: Fd) -> Option<i32> {
+    let mut path = *b"/proc/\0\0\0\0\0\0\0\0\0\0\0/stat\0\0";
+    let mut digits = [0; 12];
+    let number = decimal(pid, &mut digits).to_bytes();
+    path[6..6 + number.len()].copy_from_slice(number);
+    path[6 + number.len()..12 + number.len()].copy_from_slice(b"/stat\0");
+    let file = open(AT_FDCWD, CStr::from_bytes_until_nul(&path).ok()?, flag::RDONLY, 0).ok()?;
+    let mut content = [0; 1024];
+    let length = read(file, &mut content);
+    close(file);
+    let content = content.get(..length.ok()?)?;
+    pidfd_signal(pidfd, 0).ok()?;
+    let after_name = content.get(content.iter().rposition(|byte| *byte == b')')? + 2..)?;
+    if after_name.first() != Some(&b'Z') {
+        return None;
+    }
+    let last =
+        after_name.split(|byte| matches!(byte, b' ' | b'\n')).rfind(|field| !field.is_empty())?;
+    let mut code = 0_u32;
+    for digit in last {
+        code = code
+            .checked_mul(10)?
+            .checked_add(u32::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?))?;
+    }
+    Some(shell_status(code))
+}
+
+/// The kernel's wait status as an exit code, or 128 + signal.
+fn shell_status(code: u32) -> i32 {
+    let status = if code & 0x7f == 0 { (code >> 8) & 0xff } else { 128 + (code & 0x7f) };
+    status.cast_signed()
+}
+
+/// A positive number as text.
+pub fn decimal(mut number: i32, digits: &mut [u8; 12]) -> &CStr {
+    let mut at = digits.len() - 1;
+    digits[at] = 0;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(number % 10).unsigned_abs() as usize];
+        number /= 10;
+        if number == 0 || at == 0 {
+            break;
+        }
+    }
+    CStr::from_bytes_until_nul(&digits[at..]).unwrap_or(c"")
 }

@@ -1,0 +1,245 @@
+//! A supervisor in a directory of its own, and containers to keep in it.
+
+#![allow(dead_code, reason = "each test uses its part")]
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use garden_sys::plan::Plan;
+use garden_sys::program::plan::tag;
+use garden_sys::supervisor::{
+    Ended, Exit, Failure, Kept, Launch, Launched, ParkedInit, Supervisor,
+};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// What uid 0 of a container is on the host.
+const ROOT: u32 = 4_294_967_294;
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn text(text: &str) -> CString {
+    CString::new(text).unwrap()
+}
+
+/// A detached tmpfs with busybox in it, as a container's root.
+pub fn small_root() -> OwnedFd {
+    let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    fsconfig_create(&fs).unwrap();
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+    let at = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    for directory in ["bin", "etc", "proc", "dev", "home"] {
+        fs::create_dir(format!("{at}/{directory}")).unwrap();
+    }
+    fs::copy("/bin/busybox", format!("{at}/bin/busybox"))
+        .expect("Debian's package busybox-static is installed");
+    fs::set_permissions(format!("{at}/bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("busybox", format!("{at}/bin/sh")).unwrap();
+    fs::write(
+        format!("{at}/etc/passwd"),
+        "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+    )
+    .unwrap();
+    fs::write(format!("{at}/etc/group"), "audio:x:29:alice\n").unwrap();
+    for path in ["", "bin", "etc", "proc", "dev", "home", "bin/busybox", "etc/passwd", "etc/group"]
+    {
+        std::os::unix::fs::chown(format!("{at}/{path}"), Some(ROOT), Some(ROOT)).unwrap();
+    }
+    mount
+}
+
+pub struct Cell {
+    pub supervisor: Option<Supervisor>,
+    pub ended: mpsc::Receiver<Ended>,
+    pub directory: tempfile::TempDir,
+    pub next: u64,
+}
+
+impl Cell {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (supervisor, ended) = connect(directory.path());
+        Self { supervisor: Some(supervisor), ended, directory, next: 1 }
+    }
+
+    pub fn supervisor(&self) -> &Supervisor {
+        self.supervisor.as_ref().unwrap()
+    }
+
+    pub fn ticket(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// As a daemon that was killed and started again.
+    pub fn reconnect(&mut self) {
+        self.supervisor = None;
+        let (supervisor, ended) = connect(self.directory.path());
+        self.supervisor = Some(supervisor);
+        self.ended = ended;
+    }
+
+    pub fn container(&mut self) -> Container {
+        let ticket = self.ticket();
+        let init = self.supervisor().park(ticket, false, None, &[]).unwrap();
+        let map = "0 4294967294 1\n1 1 4294967293\n";
+        init.map_ids(map, map).unwrap();
+        let root = small_root();
+        let mut plan = Plan::new();
+        plan.attach(1, false, &text("/"))
+            .mount(&text("/proc"), &text("proc"), &[], 0)
+            .text(tag::HOSTNAME, &text("cell-test"));
+        let plan = plan.seal().unwrap();
+        assert_eq!(init.setup(plan.as_fd(), &[root.as_fd()], PATIENCE).unwrap(), Ok(()));
+        Container { pidfd: commit(init) }
+    }
+
+    pub fn run(
+        &mut self,
+        container: &Container,
+        script: &str,
+    ) -> (u64, Result<Launched, Failure>, Streams) {
+        self.run_as(container, "", &["/bin/sh", "-c", script])
+    }
+
+    pub fn run_as(
+        &mut self,
+        container: &Container,
+        user: &str,
+        command: &[&str],
+    ) -> (u64, Result<Launched, Failure>, Streams) {
+        let ticket = self.ticket();
+        let mut plan = Plan::new();
+        plan.text(tag::PROGRAM, &text(command[0]));
+        for argument in command {
+            plan.text(tag::ARGUMENT, &text(argument));
+        }
+        if !user.is_empty() {
+            plan.text(tag::USER, &text(user));
+        }
+        plan.capabilities(0xa804_25fb, 0xa804_25fb);
+        let plan = plan.seal().unwrap();
+        let (input, input_ours) = pipe();
+        let (output_ours, output) = pipe();
+        let (error_ours, error) = pipe();
+        let launched = self
+            .supervisor()
+            .launch(
+                ticket,
+                &Launch {
+                    init: container.pidfd.as_fd(),
+                    plan: plan.as_fd(),
+                    standard: [input.as_fd(), output.as_fd(), error.as_fd()],
+                    kept: Kept::Pipes([
+                        input_ours.as_fd(),
+                        output_ours.as_fd(),
+                        error_ours.as_fd(),
+                    ]),
+                    cgroup: None,
+                    joins: Vec::new(),
+                    image: None,
+                    privileged: false,
+                },
+            )
+            .unwrap();
+        (
+            ticket,
+            launched,
+            Streams {
+                input: input_ours.into(),
+                output: output_ours.into(),
+                error: error_ours.into(),
+            },
+        )
+    }
+
+    pub fn exit_of(&self, ticket: u64) -> Exit {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ended = self
+                .ended
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+                .expect("the process's end is reported in time");
+            if ended.ticket == ticket {
+                return ended.exit;
+            }
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let Some(supervisor) = &self.supervisor else { return };
+        for child in
+            supervisor.children().unwrap_or_default().iter().filter(|child| child.exit.is_none())
+        {
+            if let Some(pid) = Pid::from_raw(child.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        if let Ok((keeper, anchor)) = supervisor.pids() {
+            for pid in [anchor, keeper].into_iter().filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+pub struct Container {
+    pub pidfd: std::sync::Arc<OwnedFd>,
+}
+
+pub fn commit(init: ParkedInit) -> std::sync::Arc<OwnedFd> {
+    let pidfd = init.pidfd.clone();
+    init.commit().unwrap();
+    pidfd
+}
+
+pub struct Streams {
+    pub input: File,
+    pub output: File,
+    pub error: File,
+}
+
+pub fn pipe() -> (OwnedFd, OwnedFd) {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap()
+}
+
+pub fn connect(directory: &Path) -> (Supervisor, mpsc::Receiver<Ended>) {
+    let (sender, ended) = mpsc::channel();
+    let supervisor = Supervisor::attach(directory, move |ended| {
+        let _ = sender.send(ended);
+    })
+    .unwrap();
+    (supervisor, ended)
+}
+
+pub fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+pub fn all(mut file: File) -> String {
+    let mut content = String::new();
+    file.read_to_string(&mut content).unwrap();
+    content
+}
+
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// PIDFD_GET_INFO tells the exit status of a process that somebody else has reaped, from 6.15 on.
+pub fn kernel_keeps_statuses() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split('.').filter_map(|part| part.parse::<u32>().ok());
+    (parts.next(), parts.next()) >= (Some(6), Some(15))
+}
