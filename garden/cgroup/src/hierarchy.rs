@@ -1,0 +1,312 @@
+//! What the host offers, and the root under which everything of ours lives.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use crate::devices;
+use crate::directory::{Directory, ignore_gone};
+use crate::error::Error;
+use crate::mounts::{self, Mounted};
+use crate::slot::Slot;
+
+/// A controller that limits need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Controller {
+    Cpu,
+    Memory,
+    Pids,
+    /// Only where device filters cannot be BPF programs.
+    Devices,
+}
+
+impl Controller {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Devices => "devices",
+        }
+    }
+}
+
+/// Something limits need that this host lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// No cpu controller for us: no shares, no quota.
+    Cpu,
+    /// No memory controller for us: no memory limit, no OOM notice.
+    Memory,
+    /// No pids controller for us: no pid limit.
+    Pids,
+    /// Neither BPF device filters nor the v1 devices controller.
+    Devices,
+}
+
+/// Our root in one v1 hierarchy.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) controllers: Vec<Controller>,
+    pub(crate) root: Directory,
+}
+
+#[derive(Debug)]
+pub(crate) struct Roots {
+    name: String,
+    /// Where the root is, in the v2 hierarchy and then in those of v1.
+    above: Vec<Directory>,
+    pub(crate) unified: Directory,
+    /// Enabled for the slots in the v2 hierarchy.
+    pub(crate) enabled: BTreeSet<Controller>,
+    pub(crate) v1: Vec<Bound>,
+    pub(crate) devices_by_bpf: bool,
+}
+
+/// The host's cgroups as one place for slots. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    roots: Arc<Roots>,
+}
+
+impl Hierarchy {
+    /// Finds the hierarchies and makes `root_name` in each that is needed, with
+    /// all wanted controllers enabled down to its children.
+    ///
+    /// `under` is `/sys/fs/cgroup`, or on a pure v2 host any cgroup below it
+    /// that is delegated to us and has no processes of its own (the kernel's
+    /// no-internal-process rule does not bind the real root). Only
+    /// `cgroup.subtree_control` of `under` is ever written outside the root.
+    ///
+    /// Fails without a v2 hierarchy (it may be without controllers).
+    pub fn detect(root_name: &str, under: &Path) -> Result<Self, Error> {
+        if root_name.is_empty() || root_name.contains(['/', '.', '\0', '\n']) {
+            return Err(Error::BadName(root_name.to_owned()));
+        }
+        let (unified_above, bindings) = locate(under)?;
+        let devices_by_bpf = devices::kernel_takes_filters();
+
+        let mut above = vec![unified_above];
+        let mut v1 = Vec::new();
+        for (controllers, directory) in bindings {
+            let controllers: Vec<_> = controllers
+                .into_iter()
+                .filter(|&controller| controller != Controller::Devices || !devices_by_bpf)
+                .collect();
+            if !controllers.is_empty() {
+                v1.push(Bound { controllers, root: directory.ensure(root_name)? });
+                above.push(directory);
+            }
+        }
+        enable(&above[0])?;
+        let unified = above[0].ensure(root_name)?;
+        let enabled = enable(&unified)?;
+        let name = root_name.to_owned();
+        Ok(Self { roots: Arc::new(Roots { name, above, unified, enabled, v1, devices_by_bpf }) })
+    }
+
+    /// What of Garden's limits cannot work here, for a warning at start.
+    pub fn lacks(&self) -> Vec<Requirement> {
+        let controllers = [
+            (Controller::Cpu, Requirement::Cpu),
+            (Controller::Memory, Requirement::Memory),
+            (Controller::Pids, Requirement::Pids),
+        ];
+        let mut lacking: Vec<_> = controllers
+            .into_iter()
+            .filter(|&(controller, _)| !self.roots.has(controller))
+            .map(|(_, requirement)| requirement)
+            .collect();
+        if !self.roots.devices_by_bpf && !self.roots.has(Controller::Devices) {
+            lacking.push(Requirement::Devices);
+        }
+        lacking
+    }
+
+    /// Whether some controllers are bound to v1, so that [`Slot::joins`] is not
+    /// empty.
+    pub fn is_hybrid(&self) -> bool {
+        !self.roots.v1.is_empty()
+    }
+
+    /// Makes a new slot without limits. Fails if any part of it exists: a
+    /// leftover may still hold another life's processes. After a failure nothing
+    /// new is left behind.
+    pub fn create(&self, number: u32) -> Result<Slot, Error> {
+        Slot::create(&self.roots, number)
+    }
+
+    /// An existing slot, after a restart. [`Error::is_gone`] if it is not (or
+    /// only partly) there.
+    pub fn open(&self, number: u32) -> Result<Slot, Error> {
+        Slot::open(&self.roots, number)
+    }
+
+    /// The numbers of all slots of which anything exists, in order.
+    pub fn slots(&self) -> Result<Vec<u32>, Error> {
+        let mut numbers = BTreeSet::new();
+        for root in self.roots.all() {
+            for name in ignore_gone(root.children())?.unwrap_or_default() {
+                numbers.extend(parse_number(&name));
+            }
+        }
+        Ok(numbers.into_iter().collect())
+    }
+
+    /// Removes what there is of a slot, bottom up; nothing there is a success.
+    /// While processes are inside, tries again until `patience` is over.
+    pub fn remove(&self, number: u32, patience: Duration) -> Result<(), Error> {
+        self.roots.remove(number, patience)
+    }
+
+    /// Removes the root itself; it must not have slots.
+    pub fn remove_root(&self) -> Result<(), Error> {
+        for root in self.roots.all() {
+            if !ignore_gone(root.children())?.unwrap_or_default().is_empty() {
+                return Err(root.io("remove it", "", io::ErrorKind::DirectoryNotEmpty.into()));
+            }
+        }
+        self.roots.above.iter().try_for_each(|above| above.remove_tree(&self.roots.name))
+    }
+
+    /// The v2 directory of all slots, for whoever must look at them from above.
+    pub fn path(&self) -> &Path {
+        self.roots.unified.path()
+    }
+}
+
+impl Roots {
+    /// Our root in every hierarchy.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Directory> {
+        std::iter::once(&self.unified).chain(self.v1.iter().map(|bound| &bound.root))
+    }
+
+    fn has(&self, controller: Controller) -> bool {
+        self.enabled.contains(&controller)
+            || self.v1.iter().any(|bound| bound.controllers.contains(&controller))
+    }
+
+    pub(crate) fn remove(&self, number: u32, patience: Duration) -> Result<(), Error> {
+        let start = Instant::now();
+        let name = number.to_string();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let busy = match self.all().try_for_each(|root| root.remove_tree(&name)) {
+                Ok(()) => return Ok(()),
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
+                    Error::NotEmpty { path: self.unified.path().join(&name), waited: patience }
+                }
+                Err(err) => return Err(err),
+            };
+            let left = patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(busy);
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Slots are named as numbers print, so that one number has one name.
+fn parse_number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number: &u32| number.to_string() == name)
+}
+
+type Bindings = Vec<(Vec<Controller>, Directory)>;
+
+/// The v2 directory to make the root in, and the v1 hierarchies with the
+/// controllers they bind.
+fn locate(under: &Path) -> Result<(Directory, Bindings), Error> {
+    let directory = Directory::open(under)?;
+    let stat = rustix::fs::fstatfs(directory.fd())
+        .map_err(|errno| directory.error("identify it", "", errno))?;
+    if stat.f_type == CGROUP2_SUPER_MAGIC {
+        return Ok((directory, Vec::new()));
+    }
+    let real = fs::canonicalize(under).map_err(|source| directory.io("resolve it", "", source))?;
+    let mountinfo = fs::read("/proc/self/mountinfo").map_err(|source| Error::Io {
+        action: "read it",
+        path: "/proc/self/mountinfo".into(),
+        source,
+    })?;
+    let mut unified = None;
+    let mut bindings = Bindings::new();
+    for mounted in mounts::parse(&mountinfo, &real) {
+        match mounted {
+            Mounted::Unified(point) => unified = Some(Directory::open(&point)?),
+            Mounted::V1(point, names) => {
+                let bound = |controller: &Controller| {
+                    names.iter().any(|name| name == controller.name())
+                        && !bindings.iter().any(|(taken, _)| taken.contains(controller))
+                };
+                let controllers: Vec<_> = ALL.into_iter().filter(bound).collect();
+                if !controllers.is_empty() {
+                    bindings.push((controllers, Directory::open(&point)?));
+                }
+            }
+        }
+    }
+    let unified = unified.ok_or_else(|| Error::NoUnified(under.to_owned()))?;
+    Ok((unified, bindings))
+}
+
+const ALL: [Controller; 4] =
+    [Controller::Cpu, Controller::Memory, Controller::Pids, Controller::Devices];
+
+/// `linux/magic.h`
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// Enables what controllers it can for the children of a v2 cgroup; returns
+/// those that are.
+pub(crate) fn enable(directory: &Directory) -> Result<BTreeSet<Controller>, Error> {
+    const FILE: &str = "cgroup.subtree_control";
+    let here = present(&directory.read("cgroup.controllers")?);
+    let enabled = present(&directory.read(FILE)?);
+    for controller in here.difference(&enabled) {
+        directory.write(FILE, &format!("+{}", controller.name()))?;
+    }
+    Ok(here)
+}
+
+fn present(names: &str) -> BTreeSet<Controller> {
+    let named = |controller: &Controller| {
+        names.split_ascii_whitespace().any(|name| name == controller.name())
+    };
+    ALL.into_iter().filter(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_names() {
+        for (name, number) in [("0", Some(0)), ("17", Some(17)), ("4294967295", Some(u32::MAX))] {
+            assert_eq!(parse_number(name), number);
+        }
+        for name in ["", "017", "+1", "-1", "1x", "4294967296", "cgroup.procs", "init"] {
+            assert_eq!(parse_number(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn controllers_of_a_v2_list() {
+        let found = present("cpuset cpu io memory hugetlb pids rdma misc\n");
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [Controller::Cpu, Controller::Memory, Controller::Pids]
+        );
+        assert!(present("\n").is_empty());
+    }
+
+    #[test]
+    fn roots_have_names_of_their_own() {
+        for name in ["", ".", "..", "a/b", "cgroup.procs", "a\0b"] {
+            let result = Hierarchy::detect(name, Path::new("/sys/fs/cgroup"));
+            assert!(matches!(result, Err(Error::BadName(_))), "{name:?}");
+        }
+    }
+}
