@@ -1,6 +1,7 @@
 //! The kernel behind safe types; the only crate with unsafe code.
 
 pub mod bpf;
+pub mod mounts;
 pub mod plan;
 pub mod program;
 pub mod supervisor;

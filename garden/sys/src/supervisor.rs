@@ -144,8 +144,15 @@ pub enum Kept<'a> {
 pub enum Taken {
     /// The master of a terminal.
     Terminal(OwnedFd),
-    /// Write end of stdin, read ends of stdout and stderr.
-    Pipes([OwnedFd; 3]),
+    /// Write end of stdin unless that has been ended, read ends of stdout and stderr.
+    Pipes {
+        /// Write end.
+        input: Option<OwnedFd>,
+        /// Read end.
+        output: OwnedFd,
+        /// Read end.
+        error: OwnedFd,
+    },
     /// A process 1 has no streams.
     Nothing,
 }
@@ -455,24 +462,45 @@ impl Supervisor {
 
     /// Duplicates of a child's streams, and its pidfd, for a daemon that has come back.
     pub fn take(&self, ticket: u64) -> Result<(Taken, Arc<OwnedFd>), Error> {
-        let (slot, mut descriptors) = self.take_all(ticket)?;
-        let pidfd = Arc::new(
-            descriptors.pop().ok_or(Error::Disconnected { attempt: "hand over a pidfd" })?,
-        );
-        let mut held = Held { slot, descriptors: [None, None, None, Some(Arc::clone(&pidfd))] };
-        for (place, descriptor) in held.descriptors.iter_mut().zip(&descriptors) {
+        const PARTIAL: Error =
+            Error::Disconnected { attempt: "hand over all of a child's descriptors" };
+        let message = Message { operation: operation::TAKE, ticket, ..Message::default() };
+        let (answer, descriptors) =
+            self.inner.ask_again("hand over a child's descriptors", message, &[])?;
+        let mut places = [None, None, None, None];
+        let mut held = Held { slot: answer.slot, descriptors: [None, None, None, None] };
+        let mut descriptors = descriptors.into_iter();
+        for which in (0..ledger::KEPT).filter(|which| answer.flags & (1 << which) != 0) {
+            let descriptor = descriptors.next().ok_or(PARTIAL)?;
             let copy =
                 descriptor.try_clone().map_err(io_error("duplicate a stream's descriptor"))?;
-            *place = Some(Arc::new(copy));
+            held.descriptors[which] = Some(Arc::new(copy));
+            places[which] = Some(descriptor);
         }
-        let mut descriptors = descriptors.into_iter();
-        let taken = match (descriptors.next(), descriptors.next(), descriptors.next()) {
-            (None, ..) => Taken::Nothing,
-            (Some(input), Some(output), Some(error)) => Taken::Pipes([input, output, error]),
-            (Some(master), ..) => Taken::Terminal(master),
+        let [first, output, error, pidfd] = places;
+        let pidfd = Arc::new(pidfd.ok_or(PARTIAL)?);
+        held.descriptors[store::PIDFD] = Some(Arc::clone(&pidfd));
+        let taken = match (first, output, error) {
+            (None, None, None) => Taken::Nothing,
+            (Some(master), None, None) => Taken::Terminal(master),
+            (input, Some(output), Some(error)) => Taken::Pipes { input, output, error },
+            _ => return Err(PARTIAL),
         };
         lock(&self.inner.held).insert(ticket, held);
         Ok((taken, pidfd))
+    }
+
+    /// Closes the supervisor's ends of a process's stdin, so that closing the daemon's own is the
+    /// end of its input.
+    pub fn end_input(&self, ticket: u64) -> Result<(), Error> {
+        if let Some(held) = lock(&self.inner.held).get_mut(&ticket) {
+            held.descriptors[0] = None;
+        }
+        let message = Message { operation: operation::END_INPUT, ticket, ..Message::default() };
+        match self.inner.ask_again("end a process's input", message, &[]) {
+            Err(error) if error.raw_os_error() == Some(raw::Errno::ENOENT.0) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// Reads a child's rings, stdout (or terminal) first, and empties them.

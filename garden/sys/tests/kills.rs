@@ -73,7 +73,7 @@ fn read_some(running: &mut Running) {
 fn take_up(cell: &Cell, running: &mut Running) {
     let drained = cell.supervisor().drained(running.ticket).unwrap();
     let (taken, _) = cell.supervisor().take(running.ticket).unwrap();
-    let Taken::Pipes([input, output, _]) = taken else { panic!("pipes were kept") };
+    let Taken::Pipes { input: Some(input), output, .. } = taken else { panic!("pipes were kept") };
     running.read.extend_from_slice(&drained[0].bytes);
     running.output = output;
     running.input = running.input.take().map(|_| input);

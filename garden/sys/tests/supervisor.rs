@@ -73,9 +73,27 @@ fn output_written_while_no_daemon_listens_is_kept_and_the_status_too() {
     assert_eq!(cell.exit_of(ticket), Exit::Status(9));
     let (taken, _) = cell.supervisor().take(ticket).unwrap();
     let [drained, _] = cell.supervisor().drained(ticket).unwrap();
-    let Taken::Pipes([_, rest, _]) = taken else { panic!("three pipes were kept") };
+    let Taken::Pipes { output: rest, .. } = taken else { panic!("three pipes were kept") };
     assert_eq!(String::from_utf8(drained.bytes).unwrap() + &all(rest.into()), "first\nsecond\n");
     assert_eq!(cell.supervisor().drained(ticket).unwrap()[0].bytes, b"", "the ring is given once");
+}
+
+#[test]
+fn input_ends_when_the_daemon_says_so() {
+    let mut cell = Cell::new();
+    let container = cell.container();
+    let (ticket, launched, streams) = cell.run(&container, "exec /bin/busybox cat");
+    launched.unwrap();
+    let Streams { mut input, output, .. } = streams;
+    input.write_all(b"all of it").unwrap();
+    drop(input);
+    cell.supervisor().end_input(ticket).unwrap();
+    assert_eq!(cell.exit_of(ticket), Exit::Status(0));
+    let (taken, _) = cell.supervisor().take(ticket).unwrap();
+    assert!(matches!(taken, Taken::Pipes { input: None, .. }), "{taken:?}");
+    drop(taken);
+    cell.supervisor().release(ticket).unwrap();
+    assert_eq!(all(output), "all of it");
 }
 
 #[test]

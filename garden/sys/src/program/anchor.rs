@@ -205,7 +205,7 @@ fn listen_to_keeper(keeper: Option<i32>) -> bool {
             Some(Note::Keep { slot, mask }) => {
                 let _ = store::keep(slot, mask, received.descriptors());
             }
-            Some(Note::Drop { slot }) => store::forget(slot),
+            Some(Note::Drop { slot, mask }) => store::forget(slot, mask),
             Some(Note::Leave) => leave = true,
             Some(Note::Upgrade) => upgrade(received.descriptors(), keeper),
             _ => {}

@@ -141,7 +141,7 @@ impl Keeper {
         for (index, slot) in ledger.slots().iter().enumerate() {
             let pid = slot.pid.load(Relaxed);
             match slot.state() {
-                State::Free => store::forget(index),
+                State::Free => store::forget(index, store::ALL),
                 // Killed before the clone: the child never was.
                 State::Reserved if pid == 0 => self.free(index),
                 State::Reserved | State::Live => {
@@ -309,6 +309,7 @@ impl Keeper {
                 answer.flags = kept;
             }),
             operation::EMPTY => self.empty(request.ticket),
+            operation::END_INPUT => self.end_input(request.ticket),
             operation::UPGRADE => match self.check_upgrade(request, descriptors) {
                 // Answered when the new program has said whether it can go on from here.
                 Ok(()) => return,
@@ -579,8 +580,8 @@ impl Keeper {
         for stream in 0..STREAMS {
             self.empty_ring(index, stream);
         }
-        store::forget(index);
-        let _ = Note::Drop { slot: index }.send(store::KEEPER_END, &[]);
+        store::forget(index, store::ALL);
+        let _ = Note::Drop { slot: index, mask: store::ALL }.send(store::KEEPER_END, &[]);
         slot.set_state(State::Free);
     }
 
@@ -661,6 +662,18 @@ impl Keeper {
     fn take(&self, ticket: u64) -> Answer<(usize, u32)> {
         let (index, slot) = self.ledger.find(ticket).ok_or(Errno::ENOENT)?;
         Ok((index, slot.kept()))
+    }
+
+    /// Closes our ends of a child's stdin, for good.
+    fn end_input(&mut self, ticket: u64) -> Answer<()> {
+        const INPUT: u32 = 1;
+        let (index, slot) = self.ledger.find(ticket).ok_or(Errno::ENOENT)?;
+        if slot.has(ledger::flag::TERMINAL) || slot.kept() & INPUT == 0 {
+            return Ok(());
+        }
+        slot.unset(INPUT << ledger::flag::KEPT_SHIFT);
+        store::forget(index, INPUT);
+        Note::Drop { slot: index, mask: INPUT }.send(store::KEEPER_END, &[])
     }
 
     fn empty(&mut self, ticket: u64) -> Answer<()> {

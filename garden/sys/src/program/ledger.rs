@@ -121,6 +121,11 @@ impl Slot {
         self.flags.fetch_or(flag, Ordering::AcqRel);
     }
 
+    /// Clears a flag.
+    pub fn unset(&self, flag: u32) {
+        self.flags.fetch_and(!flag, Ordering::AcqRel);
+    }
+
     /// Which of the [`KEPT`] descriptors exist.
     pub fn kept(&self) -> u32 {
         self.flags.load(Ordering::Acquire) >> flag::KEPT_SHIFT

@@ -640,6 +640,15 @@ pub fn clone_mount(at: Fd, path: &CStr) -> Answer<Fd> {
         .map(small)
 }
 
+/// A detached copy of the mount at a path of the current root, with what is mounted below it when
+/// `recursive`; a symbolic link at its end is followed.
+pub fn clone_mount_at(path: &CStr, recursive: bool) -> Answer<Fd> {
+    let flags = 1 | 0o2_000_000 | if recursive { 0x8000 } else { 0 };
+    // SAFETY: a NUL-terminated string.
+    unsafe { call(number::OPEN_TREE, [fd_word(AT_FDCWD), path.as_ptr() as usize, flags, 0, 0, 0]) }
+        .map(small)
+}
+
 /// Attaches a detached mount on the object `target` refers to (move_mount(2), both by descriptor).
 pub fn move_mount(mount: Fd, target: Fd) -> Answer<()> {
     let empty = c"".as_ptr() as usize;
@@ -669,6 +678,27 @@ pub fn mount_setattr(fd: Fd, set: u64, recursive: bool) -> Answer<()> {
         call(
             number::MOUNT_SETATTR,
             [fd_word(fd), c"".as_ptr() as usize, flags, attributes.as_ptr() as usize, 32, 0],
+        )
+    }
+    .map(drop)
+}
+
+/// Gives the detached mount behind `fd` the id map of a user namespace (MOUNT_ATTR_IDMAP).
+pub fn map_mount_ids(fd: Fd, user_namespace: Fd) -> Answer<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    let attributes = [IDMAP, 0, 0, u64::from(user_namespace.cast_unsigned())];
+    // SAFETY: struct mount_attr is four u64 (its first size), the path is NUL-terminated.
+    unsafe {
+        call(
+            number::MOUNT_SETATTR,
+            [
+                fd_word(fd),
+                c"".as_ptr() as usize,
+                AT_EMPTY_PATH.cast_unsigned() as usize,
+                attributes.as_ptr() as usize,
+                32,
+                0,
+            ],
         )
     }
     .map(drop)

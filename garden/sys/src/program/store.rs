@@ -40,10 +40,12 @@ pub enum Note {
         /// Bit 0 is the first of the kept descriptors.
         mask: u32,
     },
-    /// Close all of a slot's.
+    /// Close these of a slot's.
     Drop {
         /// Whose.
         slot: usize,
+        /// As in `Keep`.
+        mask: u32,
     },
     /// Run this program from now on.
     Upgrade,
@@ -63,7 +65,7 @@ impl Note {
     pub fn encode(self) -> [u8; NOTE] {
         let (kind, slot, mask) = match self {
             Self::Keep { slot, mask } => (1_u32, slot, mask),
-            Self::Drop { slot } => (2, slot, 0),
+            Self::Drop { slot, mask } => (2, slot, mask),
             Self::Upgrade => (3, 0, 0),
             Self::Leave => (4, 0, 0),
             Self::News => (5, 0, 0),
@@ -88,7 +90,7 @@ impl Note {
         }
         match word(0) {
             1 if word(8) < 1 << KEPT => Some(Self::Keep { slot, mask: word(8) }),
-            2 => Some(Self::Drop { slot }),
+            2 if word(8) < 1 << KEPT => Some(Self::Drop { slot, mask: word(8) }),
             3 => Some(Self::Upgrade),
             4 => Some(Self::Leave),
             5 => Some(Self::News),
@@ -130,9 +132,18 @@ pub fn keep(slot: usize, mask: u32, descriptors: &[Fd]) -> Answer<()> {
     Ok(())
 }
 
-/// Closes all of a slot's descriptors.
-pub fn forget(slot: usize) {
-    let _ = raw::close_range(place(slot, 0), place(slot, PIDFD).cast_unsigned(), false);
+/// Mask of all of a slot's descriptors.
+pub const ALL: u32 = (1 << KEPT) - 1;
+
+/// Closes those of a slot's descriptors that the mask names.
+pub fn forget(slot: usize, mask: u32) {
+    if mask == ALL {
+        let _ = raw::close_range(place(slot, 0), place(slot, PIDFD).cast_unsigned(), false);
+        return;
+    }
+    for which in (0..KEPT).filter(|which| mask & (1 << which) != 0) {
+        raw::close(place(slot, which));
+    }
 }
 
 /// Maps the ledger behind [`LEDGER`].

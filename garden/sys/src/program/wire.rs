@@ -22,6 +22,8 @@ pub mod operation {
     pub const EMPTY: u32 = 6;
     /// Replace keeper and anchor by the program in the descriptor, under the same pids.
     pub const UPGRADE: u32 = 7;
+    /// Close the supervisor's ends of a child's stdin.
+    pub const END_INPUT: u32 = 8;
     /// Keeper to daemon: a child has ended.
     pub const ENDED: u32 = 100;
 }
