@@ -1,3 +1,25 @@
 //! The container daemon: Garden's HTTP API over real Linux containers.
+//!
+//! Start reading at [`gardener`], the life of a container; [`process`] is the life of what runs in
+//! it.
 
 #![forbid(unsafe_code)]
+
+mod bundle;
+mod command;
+pub mod config;
+mod container;
+mod depot;
+mod devices;
+mod error;
+mod exits;
+pub mod gardener;
+mod identity;
+mod network;
+mod pool;
+pub mod process;
+mod terminal;
+mod volumes;
+
+pub use error::Error;
+pub use gardener::Gardener;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,21 @@ impl Slot {
     /// Its v2 directory.
     pub fn path(&self) -> &Path {
         self.unified.path()
+    }
+
+    /// The slot's directories, each with its hierarchy's name below `/sys/fs/cgroup`: empty for the
+    /// only hierarchy of a v2 host. What a container may see of its cgroups.
+    pub fn views(&self) -> Vec<(String, PathBuf)> {
+        if self.v1.is_empty() {
+            return vec![(String::new(), self.path().to_owned())];
+        }
+        let view = |directory: &Directory| {
+            let path = directory.path();
+            // <hierarchy>/<root>/<slot>
+            let hierarchy = path.ancestors().nth(2).and_then(Path::file_name)?;
+            Some((hierarchy.to_string_lossy().into_owned(), path.to_owned()))
+        };
+        std::iter::once(&self.unified).chain(&self.v1).filter_map(view).collect()
     }
 
     /// Makes the leaf of a pea. Fails if it exists.

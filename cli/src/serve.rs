@@ -1,0 +1,367 @@
+//! `bloomery garden serve`: the original server's flags, made into a configuration.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bloomery_garden::config::{Config, Listen, NetworkConfig};
+
+/// Flags of the original server, by its names, and a few of our own.
+#[derive(clap::Args, Debug)]
+pub struct Flags {
+    /// Read flags from an INI file; those on the command line win.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen on TCP at this address instead of the unix socket.
+    #[arg(long, value_name = "IP", help_heading = "Server")]
+    bind_ip: Option<IpAddr>,
+    /// TCP port.
+    #[arg(long, value_name = "PORT", default_value_t = 7777, help_heading = "Server")]
+    bind_port: u16,
+    /// Listen on this unix socket.
+    #[arg(long, value_name = "PATH", default_value = "/run/bloomery/garden.sock", help_heading = "Server")]
+    bind_socket: PathBuf,
+    /// Permissions of the unix socket, octal.
+    #[arg(long, value_name = "MODE", default_value = "0660", value_parser = octal, help_heading = "Server")]
+    bind_socket_mode: u32,
+    /// Lowest level to log: debug, info, error or fatal.
+    #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Server")]
+    pub log_level: LogLevel,
+    /// Tells apart several servers on one host: one or two letters or digits.
+    #[arg(long, value_name = "TAG", default_value = "b", value_parser = tag, help_heading = "Server")]
+    tag: String,
+
+    /// Directory of containers' records.
+    #[arg(long, value_name = "DIR", default_value = "/run/bloomery/depot", help_heading = "Containers")]
+    depot: PathBuf,
+    /// Directory of the keeper's socket.
+    #[arg(long, value_name = "DIR", default_value = "/run/bloomery/keeper", help_heading = "Containers")]
+    keeper_dir: PathBuf,
+    /// Image of containers that name none: a directory, a tar or an OCI layout.
+    #[arg(long, value_name = "PATH", help_heading = "Containers")]
+    default_rootfs: Option<PathBuf>,
+    /// Time after which an unused container is destroyed (`0` never; `90s`, `5m`, `1h30m`).
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = duration, help_heading = "Containers")]
+    default_grace_time: Duration,
+    /// Destroy containers of an earlier server instead of taking them over.
+    #[arg(long, help_heading = "Containers")]
+    destroy_containers_on_startup: bool,
+    /// Forget a process once a client has had its exit status.
+    #[arg(long, help_heading = "Containers")]
+    cleanup_process_dirs_on_wait: bool,
+    /// Refuse privileged containers.
+    #[arg(long, help_heading = "Containers")]
+    disable_privileged_containers: bool,
+    /// Set no_new_privs in unprivileged containers.
+    #[arg(long, help_heading = "Containers")]
+    no_new_privileges: bool,
+    /// Parked containers kept ready.
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, help_heading = "Containers")]
+    pool_size: usize,
+
+    /// Directory of images and containers' writable layers.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/bloomery/garden", help_heading = "Images")]
+    store: PathBuf,
+    /// Serve an image reference from a local directory, tar or OCI layout.
+    #[arg(long, value_name = "URI=PATH", value_parser = alias, help_heading = "Images")]
+    image_alias: Vec<(String, PathBuf)>,
+
+    /// Pool of /30 subnets for containers that ask for none.
+    #[arg(long, value_name = "CIDR", default_value = "10.254.0.0/22", help_heading = "Network")]
+    network_pool: String,
+    /// Destinations that containers may not reach.
+    #[arg(long, value_name = "CIDR", help_heading = "Network")]
+    deny_network: Vec<String>,
+    /// Let containers open connections to the host.
+    #[arg(long, help_heading = "Network")]
+    allow_host_access: bool,
+    /// First host port to map.
+    #[arg(long, value_name = "PORT", default_value_t = 61001, help_heading = "Network")]
+    port_pool_start: u16,
+    /// How many host ports to map.
+    #[arg(long, value_name = "NUMBER", default_value_t = 4534, help_heading = "Network")]
+    port_pool_size: u16,
+    /// The host's address as others see it.
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    external_ip: Option<Ipv4Addr>,
+    /// MTU of containers' links.
+    #[arg(long, value_name = "BYTES", help_heading = "Network")]
+    mtu: Option<u32>,
+    /// Name servers instead of the host's.
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    dns_server: Vec<IpAddr>,
+    /// Name servers in addition.
+    #[arg(long, value_name = "IP", help_heading = "Network")]
+    additional_dns_server: Vec<IpAddr>,
+    /// Lines added to containers' /etc/hosts.
+    #[arg(long, value_name = "LINE", help_heading = "Network")]
+    additional_host_entry: Vec<String>,
+
+    /// Most containers; 0 is as many as there are subnets.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Limits")]
+    max_containers: u64,
+    /// Microseconds of each 100 ms that a container may run per CPU share; 0 is no quota.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, help_heading = "Limits")]
+    cpu_quota_per_share: u64,
+    /// CPU entitlement per share, in percent of a core.
+    #[arg(long, value_name = "PERCENT", help_heading = "Limits")]
+    cpu_entitlement_per_share: Option<f64>,
+    /// Do not limit swap together with memory.
+    #[arg(long, help_heading = "Limits")]
+    disable_swap_limit: bool,
+
+    #[command(flatten)]
+    obsolete: Obsolete,
+}
+
+/// What to log.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What goes wrong.
+    Error,
+    /// Nothing but the end.
+    Fatal,
+}
+
+/// Flags that mean nothing here. They are accepted, so that an existing start script works, and
+/// named in a warning.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Accepted and ignored")]
+struct Obsolete {
+    #[arg(long, hide = true)]
+    skip_setup: bool,
+    #[arg(long, hide = true)]
+    use_containerd_for_processes: bool,
+    #[arg(long, hide = true)]
+    enable_container_network_metrics: bool,
+    #[arg(long, hide = true)]
+    time_format: Option<String>,
+    #[arg(long, hide = true)]
+    properties_path: Option<String>,
+    #[arg(long, hide = true)]
+    console_sockets_path: Option<String>,
+    #[arg(long, hide = true)]
+    port_pool_properties_path: Option<String>,
+    #[arg(long, hide = true)]
+    assets_dir: Option<String>,
+    #[arg(long, hide = true)]
+    dadoo_bin: Option<String>,
+    #[arg(long, hide = true)]
+    nstar_bin: Option<String>,
+    #[arg(long, hide = true)]
+    tar_bin: Option<String>,
+    #[arg(long, hide = true)]
+    init_bin: Option<String>,
+    #[arg(long, hide = true)]
+    iptables_bin: Option<String>,
+    #[arg(long, hide = true)]
+    iptables_restore_bin: Option<String>,
+    #[arg(long, hide = true)]
+    runtime_plugin: Option<String>,
+    #[arg(long, hide = true)]
+    runtime_plugin_extra_arg: Vec<String>,
+    #[arg(long, hide = true)]
+    containerd_socket: Option<String>,
+    #[arg(long, hide = true)]
+    docker_registry: Option<String>,
+    #[arg(long, hide = true)]
+    insecure_docker_registry: Vec<String>,
+    #[arg(long, hide = true)]
+    default_container_blockio_weight: Option<String>,
+    #[arg(long, hide = true)]
+    metrics_emission_interval: Option<String>,
+    #[arg(long, hide = true)]
+    dropsonde_origin: Option<String>,
+    #[arg(long, hide = true)]
+    dropsonde_destination: Option<String>,
+    #[arg(long, hide = true)]
+    persistent_image: Vec<String>,
+    #[arg(long, hide = true)]
+    graph: Option<String>,
+}
+
+impl Obsolete {
+    /// Names of those that were given.
+    fn given(&self) -> Vec<&'static str> {
+        let flags = [
+            ("skip-setup", self.skip_setup),
+            ("use-containerd-for-processes", self.use_containerd_for_processes),
+            ("enable-container-network-metrics", self.enable_container_network_metrics),
+            ("time-format", self.time_format.is_some()),
+            ("properties-path", self.properties_path.is_some()),
+            ("console-sockets-path", self.console_sockets_path.is_some()),
+            ("port-pool-properties-path", self.port_pool_properties_path.is_some()),
+            ("assets-dir", self.assets_dir.is_some()),
+            ("dadoo-bin", self.dadoo_bin.is_some()),
+            ("nstar-bin", self.nstar_bin.is_some()),
+            ("tar-bin", self.tar_bin.is_some()),
+            ("init-bin", self.init_bin.is_some()),
+            ("iptables-bin", self.iptables_bin.is_some()),
+            ("iptables-restore-bin", self.iptables_restore_bin.is_some()),
+            ("runtime-plugin", self.runtime_plugin.is_some()),
+            ("runtime-plugin-extra-arg", !self.runtime_plugin_extra_arg.is_empty()),
+            ("containerd-socket", self.containerd_socket.is_some()),
+            ("docker-registry", self.docker_registry.is_some()),
+            ("insecure-docker-registry", !self.insecure_docker_registry.is_empty()),
+            ("default-container-blockio-weight", self.default_container_blockio_weight.is_some()),
+            ("metrics-emission-interval", self.metrics_emission_interval.is_some()),
+            ("dropsonde-origin", self.dropsonde_origin.is_some()),
+            ("dropsonde-destination", self.dropsonde_destination.is_some()),
+            ("persistent-image", !self.persistent_image.is_empty()),
+            ("graph", self.graph.is_some()),
+        ];
+        flags.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
+impl Flags {
+    /// The configuration, and the names of flags that have no effect.
+    pub fn into_config(self) -> (Config, Vec<&'static str>) {
+        let ignored = self.obsolete.given();
+        let listen = match self.bind_ip {
+            Some(ip) => Listen::Tcp(SocketAddr::new(ip, self.bind_port)),
+            None => Listen::Unix { path: self.bind_socket, mode: self.bind_socket_mode },
+        };
+        let config = Config {
+            listen,
+            depot: self.depot,
+            run: self.keeper_dir,
+            store: self.store,
+            tag: self.tag,
+            default_rootfs: self.default_rootfs,
+            image_aliases: self.image_alias.into_iter().collect::<BTreeMap<_, _>>(),
+            default_grace_time: self.default_grace_time,
+            max_containers: self.max_containers,
+            forget_processes_on_wait: self.cleanup_process_dirs_on_wait,
+            disable_privileged: self.disable_privileged_containers,
+            destroy_on_start: self.destroy_containers_on_startup,
+            disable_swap_limit: self.disable_swap_limit,
+            cpu_quota_per_share: self.cpu_quota_per_share,
+            cpu_entitlement_per_share: self.cpu_entitlement_per_share,
+            no_new_privileges: self.no_new_privileges,
+            pool: self.pool_size,
+            network: NetworkConfig {
+                pool: self.network_pool,
+                deny: self.deny_network,
+                allow_host_access: self.allow_host_access,
+                port_pool_start: self.port_pool_start,
+                port_pool_size: self.port_pool_size,
+                external_ip: self.external_ip,
+                mtu: self.mtu,
+                dns_servers: self.dns_server,
+                additional_dns_servers: self.additional_dns_server,
+                additional_hosts: self.additional_host_entry,
+            },
+        };
+        (config, ignored)
+    }
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("not an octal mode like 0660".into()),
+    }
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    if matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        Ok(text.to_owned())
+    } else {
+        Err("not one or two letters or digits".into())
+    }
+}
+
+fn alias(text: &str) -> Result<(String, PathBuf), String> {
+    // An image's URI may hold '=' in a query, a path rarely does: the last one divides.
+    let (uri, path) = text.rsplit_once('=').ok_or("not of the form docker:///some/image=PATH")?;
+    Ok((uri.to_owned(), PathBuf::from(path)))
+}
+
+/// Durations as the original's flags have them: `0`, `300ms`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    if rest == "0" {
+        return Ok(total);
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or("a number without a unit (ms, s, m, h)")?;
+        let number: u64 = rest[..digits].parse().map_err(|_| "not a duration like 90s or 1h30m")?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
+        let part = match &rest[..unit] {
+            "ms" => Some(Duration::from_millis(number)),
+            "s" => seconds(1),
+            "m" => seconds(60),
+            "h" => seconds(3600),
+            other => return Err(format!("unknown unit {other:?}; known are ms, s, m, h")),
+        };
+        total = part.and_then(|part| total.checked_add(part)).ok_or("a duration beyond all bounds")?;
+        rest = &rest[unit..];
+    }
+    Ok(total)
+}
+
+/// An INI file's settings as flags. Section names are for people only, as in the original; a value
+/// of `true` is a flag without a value, and `false` is no flag.
+pub fn ini_flags(path: &Path) -> anyhow::Result<Vec<OsString>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut flags = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with([';', '#']) || (line.starts_with('[') && line.ends_with(']')) {
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else {
+            bail!("{}:{number}: neither a [section] nor `name = value`: {line}", path.display());
+        };
+        let (name, value) = (name.trim(), value.trim());
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        match value {
+            "true" => flags.push(format!("--{name}").into()),
+            "false" => {}
+            value => flags.push(format!("--{name}={value}").into()),
+        }
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_the_originals() {
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for bad in ["5", "x", "5y", "99999999999999999999s"] {
+            duration(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn an_ini_file_becomes_flags() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(place.path(), "; c\n[server]\nbind-ip = 127.0.0.1\n[x]\nskip-setup=true\nallow-host-access=false\n")
+            .unwrap();
+        assert_eq!(ini_flags(place.path()).unwrap(), ["--bind-ip=127.0.0.1", "--skip-setup"]);
+        std::fs::write(place.path(), "bind-ip\n").unwrap();
+        assert!(ini_flags(place.path()).unwrap_err().to_string().contains(":1: "));
+    }
+
+    #[test]
+    fn aliases_divide_at_the_last_equals_sign() {
+        assert_eq!(alias("docker:///a?b=c=/p"), Ok(("docker:///a?b=c".into(), "/p".into())));
+        alias("nothing").unwrap_err();
+    }
+}

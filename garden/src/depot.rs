@@ -1,0 +1,251 @@
+//! The depot: every container as a directory, whose record is the truth about it.
+//!
+//! ```text
+//! <depot>/<handle>/container.json   the record, replaced as a whole by rename(2)
+//!                  hosts, resolv.conf   bind-mounted into the container
+//! ```
+//!
+//! A record is durable against the death of any process once [`Depot::save`] has returned; a host
+//! that restarts has lost its containers anyway, so nothing is synced to the device.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use garden_api::{ContainerSpec, PortMapping};
+use serde::{Deserialize, Serialize};
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Being made; removed by whoever finds it after a restart.
+    Creating,
+    /// Acknowledged.
+    Created,
+    /// Being removed; whoever finds it after a restart goes on with that.
+    Destroying,
+}
+
+/// A process that was or will be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// Its name between daemon and keeper; written before the keeper is asked.
+    pub ticket: u64,
+    /// Its streams are a terminal.
+    pub terminal: bool,
+    /// How it ended, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<ExitRecord>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExitRecord {
+    /// Exit code, or 128 + signal.
+    Status(i32),
+    /// Nobody can know.
+    Unknown,
+}
+
+/// All that must outlive the daemon about one container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this layout.
+    pub version: u32,
+    /// What the client asked for; the handle in it is never empty.
+    pub spec: ContainerSpec,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Stop has succeeded.
+    #[serde(default)]
+    pub stopped: bool,
+    /// Ticket of its process 1.
+    pub init: u64,
+    /// Its cgroup slot.
+    pub slot: u32,
+    /// Unix time of its creation, in nanoseconds.
+    pub created: u64,
+    /// Variables of its image.
+    #[serde(default)]
+    pub image_env: Vec<String>,
+    /// Network state, as the networker gave it.
+    #[serde(default)]
+    pub network: serde_json::Value,
+    /// Ports, in the order they were mapped.
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
+    /// Properties, the user's and the daemon's.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Out of memory and other events.
+    #[serde(default)]
+    pub events: Vec<String>,
+    /// Processes by id.
+    #[serde(default)]
+    pub processes: BTreeMap<String, ProcessRecord>,
+}
+
+/// Version of [`Record`] that this build writes.
+pub const VERSION: u32 = 1;
+
+const RECORD: &str = "container.json";
+
+/// The directory of all containers.
+#[derive(Debug)]
+pub struct Depot {
+    path: PathBuf,
+}
+
+fn context(attempt: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let attempt = format!("{attempt} {}", path.display());
+    move |error| io::Error::new(error.kind(), format!("cannot {attempt}: {error}"))
+}
+
+impl Depot {
+    /// Opens the depot, making its directory.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path).map_err(context("make the depot", path))?;
+        Ok(Self { path: path.to_path_buf() })
+    }
+
+    /// A container's directory.
+    pub fn directory(&self, handle: &str) -> PathBuf {
+        self.path.join(handle)
+    }
+
+    /// Makes a container's directory and writes its record.
+    pub fn add(&self, record: &Record) -> io::Result<()> {
+        let directory = self.directory(&record.spec.handle);
+        fs::create_dir(&directory).map_err(context("make", &directory))?;
+        self.save(record)
+    }
+
+    /// Replaces a container's record.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let path = self.directory(&record.spec.handle).join(RECORD);
+        let temporary = path.with_extension("new");
+        let written = (|| {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&serde_json::to_vec(record)?)?;
+            fs::rename(&temporary, &path)
+        })();
+        written.map_err(context("write", &path))
+    }
+
+    /// Removes a container's directory; one that does not exist is no error.
+    pub fn remove(&self, handle: &str) -> io::Result<()> {
+        let directory = self.directory(handle);
+        // The record goes first: a directory without one is a removal that was interrupted.
+        for file in [RECORD, "container.new", "hosts", "resolv.conf"] {
+            match fs::remove_file(directory.join(file)) {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    return Err(context("remove", &directory.join(file))(error));
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(context("remove", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every directory's handle, with its record; `Err` says why a record cannot be read.
+    pub fn read_all(&self) -> io::Result<Vec<(String, io::Result<Record>)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(context("list the depot", &self.path))? {
+            let entry = entry?;
+            let Ok(handle) = entry.file_name().into_string() else { continue };
+            let path = entry.path().join(RECORD);
+            let record = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            found.push((handle, record.map_err(context("read", &path))));
+        }
+        Ok(found)
+    }
+}
+
+/// Why a handle is not one.
+pub fn check_handle(handle: &str) -> Result<(), String> {
+    const LONGEST: usize = 200;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if handle.is_empty()
+        || handle.len() > LONGEST
+        || !handle.bytes().all(known)
+        || matches!(handle, "." | "..")
+    {
+        return Err(format!("invalid container ID format: {handle:?}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(handle: &str) -> Record {
+        Record {
+            version: VERSION,
+            spec: ContainerSpec { handle: handle.into(), ..ContainerSpec::default() },
+            phase: Phase::Creating,
+            stopped: false,
+            init: 7,
+            slot: 3,
+            created: 1,
+            image_env: vec!["A=b".into()],
+            network: serde_json::Value::Null,
+            ports: Vec::new(),
+            properties: BTreeMap::from([("k".into(), "v".into())]),
+            events: Vec::new(),
+            processes: BTreeMap::from([(
+                "p".into(),
+                ProcessRecord { ticket: 9, terminal: false, exit: Some(ExitRecord::Status(3)) },
+            )]),
+        }
+    }
+
+    #[test]
+    fn a_record_survives_and_is_removed_twice_without_error() {
+        let place = tempfile::tempdir().unwrap();
+        let depot = Depot::open(place.path()).unwrap();
+        depot.add(&record("a")).unwrap();
+        assert_eq!(depot.add(&record("a")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let found = depot.read_all().unwrap();
+        let (handle, read) = &found[0];
+        let read = read.as_ref().unwrap();
+        assert_eq!((handle.as_str(), read.init, &read.processes), ("a", 7, &record("a").processes));
+        depot.remove("a").unwrap();
+        depot.remove("a").unwrap();
+        assert!(depot.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_named_and_can_be_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let depot = Depot::open(place.path()).unwrap();
+        depot.add(&record("a")).unwrap();
+        fs::write(depot.directory("a").join(RECORD), b"{").unwrap();
+        let found = depot.read_all().unwrap();
+        assert!(found[0].1.as_ref().unwrap_err().to_string().contains("a/container.json"));
+        depot.remove("a").unwrap();
+    }
+
+    #[test]
+    fn handles_are_names_and_never_paths() {
+        for good in ["a", "A-1_b.c", &"x".repeat(80)] {
+            check_handle(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a%", "ä", "a\0"] {
+            check_handle(bad).unwrap_err();
+        }
+    }
+}

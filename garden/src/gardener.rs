@@ -1,0 +1,299 @@
+//! The life of containers: made, used, stopped, destroyed, and taken over by the next daemon.
+//!
+//! All calls block. Containers are independent: no lock is held across a slow step of one that
+//! another could wait for.
+
+mod create;
+mod destroy;
+mod restore;
+mod run;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use garden_api::{
+    Capacity, ContainerInfo, ContainerState, CpuLimits, DiskLimits, Limits, MemoryLimits,
+    PortMapping, Properties,
+};
+use garden_seccomp::Filter;
+use garden_sys::supervisor::Supervisor;
+use tokio::runtime::Handle;
+
+use crate::config::Config;
+use crate::container::{Call, Container};
+use crate::depot::Depot;
+use crate::error::Error;
+use crate::exits::Exits;
+use crate::identity;
+use crate::network::Network;
+use crate::pool::{Maker, Pool};
+use crate::volumes::Volumes;
+
+/// Property that says whether a container is ready to be seen.
+const STATE: &str = "garden.state";
+/// Property that holds the grace time in nanoseconds.
+const GRACE_TIME: &str = "garden.grace-time";
+
+/// A Garden without its server.
+#[derive(Debug)]
+pub struct Gardener {
+    config: Config,
+    depot: Depot,
+    supervisor: Arc<Supervisor>,
+    exits: Arc<Exits>,
+    maker: Arc<Maker>,
+    pool: Pool,
+    volumes: Volumes,
+    network: Arc<Network>,
+    seccomp: Filter,
+    own_bounds: u64,
+    /// This executable, for what runs inside containers on our behalf.
+    own_image: OwnedFd,
+    memory_watch: usage::MemoryWatch,
+    containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    runtime: Handle,
+}
+
+impl Gardener {
+    fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, handle: &str) -> Result<Arc<Container>, Error> {
+        self.containers()
+            .get(handle)
+            .cloned()
+            .ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))
+    }
+
+    /// A container and the call on it, during which its grace time stands still.
+    fn call(&self, handle: &str) -> Result<(Arc<Container>, Call), Error> {
+        let container = self.find(handle)?;
+        let call = container.call();
+        Ok((container, call))
+    }
+
+    /// Holds a container's grace time still for as long as the answer lives.
+    pub fn hold(&self, handle: &str) -> Result<Call, Error> {
+        self.call(handle).map(|(_, call)| call)
+    }
+
+    /// What this Garden can hold.
+    pub fn capacity(&self) -> Result<Capacity, Error> {
+        let memory = rustix::system::sysinfo();
+        let disk = rustix::fs::statvfs(&self.config.depot).map_err(|errno| {
+            Error::because("cannot look at the depot's file system", &std::io::Error::from(errno))
+        })?;
+        let disk = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let subnets = self.network.capacity();
+        let max = self.config.max_containers;
+        Ok(Capacity {
+            memory_in_bytes: memory.totalram * u64::from(memory.mem_unit),
+            disk_in_bytes: disk,
+            schedulable_disk_in_bytes: disk,
+            max_containers: if max == 0 { subnets } else { max.min(subnets) },
+        })
+    }
+
+    /// Handles of containers that have all these properties. Half-made ones are seen only by who
+    /// filters on `garden.state`, where `all` means any.
+    pub fn list(&self, filter: &Properties) -> Vec<String> {
+        let containers: Vec<_> = self.containers().values().cloned().collect();
+        let state = filter.get(STATE).map(String::as_str);
+        let wanted = |container: &Container| {
+            let visible = match state {
+                Some("all") => true,
+                Some(state) => container
+                    .look(|record| record.properties.get(STATE).map(String::as_str) == Some(state)),
+                None => container.is_created(),
+            };
+            visible
+                && container.look(|record| {
+                    filter
+                        .iter()
+                        .filter(|(key, _)| *key != STATE)
+                        .all(|(key, value)| record.properties.get(key) == Some(value))
+                })
+        };
+        containers
+            .iter()
+            .filter(|container| wanted(container))
+            .map(|container| container.handle.clone())
+            .collect()
+    }
+
+    /// What a client may know about a container.
+    pub fn info(&self, handle: &str) -> Result<ContainerInfo, Error> {
+        let (container, _call) = self.call(handle)?;
+        Ok(self.info_of(&container))
+    }
+
+    fn info_of(&self, container: &Container) -> ContainerInfo {
+        let record = container.record();
+        let address = |key: &str| record.properties.get(key).cloned().unwrap_or_default();
+        ContainerInfo {
+            state: Some(if record.stopped {
+                ContainerState::Stopped
+            } else {
+                ContainerState::Active
+            }),
+            events: record.events.clone(),
+            host_ip: address("garden.network.host-ip"),
+            container_ip: address("garden.network.container-ip"),
+            container_ipv6: String::new(),
+            external_ip: address("garden.network.external-ip"),
+            container_path: self.depot.directory(&container.handle).display().to_string(),
+            process_ids: Vec::new(),
+            mapped_ports: Some(record.ports),
+            properties: record.properties,
+        }
+    }
+
+    /// All properties.
+    pub fn properties(&self, handle: &str) -> Result<Properties, Error> {
+        let (container, _call) = self.call(handle)?;
+        Ok(container.look(|record| record.properties.clone()))
+    }
+
+    /// One property.
+    pub fn property(&self, handle: &str, key: &str) -> Result<String, Error> {
+        let (container, _call) = self.call(handle)?;
+        container
+            .look(|record| record.properties.get(key).cloned())
+            .ok_or_else(|| Error::Plain(format!("property does not exist: {key}")))
+    }
+
+    /// Sets a property.
+    pub fn set_property(&self, handle: &str, key: &str, value: &str) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        container.change(&self.depot, |record| {
+            drop(record.properties.insert(key.to_owned(), value.to_owned()))
+        })
+    }
+
+    /// Removes a property; one that does not exist is no error.
+    pub fn remove_property(&self, handle: &str, key: &str) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        container.change(&self.depot, |record| drop(record.properties.remove(key)))
+    }
+
+    /// Sets after which time without calls the container is destroyed; zero is never.
+    pub fn set_grace_time(&self, handle: &str, time: Duration) -> Result<(), Error> {
+        let container = self.find(handle)?;
+        container.change(&self.depot, |record| {
+            drop(record.properties.insert(GRACE_TIME.into(), time.as_nanos().to_string()));
+        })?;
+        container.set_grace_time(time);
+        Ok(())
+    }
+
+    /// The limits as they were asked for, CPU in shares.
+    pub fn limits(&self, handle: &str) -> Result<Limits, Error> {
+        let (container, _call) = self.call(handle)?;
+        Ok(container.look(|record| record.spec.limits))
+    }
+
+    /// CPU limits as the original reports them: the weight on a v2 host, the shares elsewhere.
+    pub fn cpu_limits(&self, handle: &str) -> Result<CpuLimits, Error> {
+        let shares = self.limits(handle)?.cpu.shares();
+        let value = if self.maker.hierarchy.is_hybrid() {
+            shares
+        } else {
+            garden_cgroup::cpu_weight(shares)
+        };
+        Ok(CpuLimits { weight: 0, limit_in_shares: value })
+    }
+
+    /// The memory limit.
+    pub fn memory_limits(&self, handle: &str) -> Result<MemoryLimits, Error> {
+        Ok(self.limits(handle)?.memory)
+    }
+
+    /// The disk limit, which is not enforced yet.
+    pub fn disk_limits(&self, handle: &str) -> Result<DiskLimits, Error> {
+        Ok(self.limits(handle)?.disk)
+    }
+
+    /// Maps a port of the host to one of the container; 0 means to choose, or the same.
+    pub fn net_in(
+        &self,
+        handle: &str,
+        host_port: u32,
+        container_port: u32,
+    ) -> Result<(u32, u32), Error> {
+        let (container, _call) = self.call(handle)?;
+        self.map_port(&container, host_port, container_port)
+    }
+
+    fn map_port(
+        &self,
+        container: &Container,
+        host_port: u32,
+        container_port: u32,
+    ) -> Result<(u32, u32), Error> {
+        let (host_port, container_port) =
+            self.network.net_in(&container.handle, host_port, container_port)?;
+        let state = self.network.state(&container.handle);
+        container.change(&self.depot, |record| {
+            record.ports.push(PortMapping { host_port, container_port });
+            let ports = serde_json::to_string(&record.ports).unwrap_or_default();
+            record.properties.insert("garden.network.mapped-ports".into(), ports);
+            record.network = state;
+        })?;
+        Ok((host_port, container_port))
+    }
+
+    /// Allows traffic out of the container.
+    pub fn net_out(&self, handle: &str, rules: &[garden_api::NetOutRule]) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        self.network.net_out(&container.handle, rules)?;
+        let state = self.network.state(&container.handle);
+        container.change(&self.depot, |record| record.network = state)
+    }
+
+    /// Destroys containers whose grace time is over; how long until the next may be.
+    pub fn reap_unused(self: &Arc<Self>) -> Duration {
+        const LONGEST: Duration = Duration::from_millis(500);
+        let containers: Vec<_> = self.containers().values().cloned().collect();
+        let mut next = LONGEST;
+        for container in containers {
+            match container.grace_left() {
+                Some(Duration::ZERO) if container.is_created() => {
+                    tracing::info!(handle = container.handle, "grace time is over");
+                    if let Err(error) = self.destroy(&container.handle) {
+                        tracing::warn!(handle = container.handle, %error, "an unused container is not destroyed");
+                    }
+                }
+                Some(left) if !left.is_zero() => next = next.min(left),
+                _ => {}
+            }
+        }
+        next
+    }
+
+    /// Leaves containers running and parts from them.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    fn surroundings<'a>(
+        &'a self,
+        record: &'a crate::depot::Record,
+    ) -> crate::command::Surroundings<'a> {
+        let privileged = record.spec.privileged;
+        crate::command::Surroundings {
+            environment: record
+                .image_env
+                .iter()
+                .chain(&record.spec.env)
+                .map(String::as_str)
+                .collect(),
+            bounds: identity::bounds(privileged, self.own_bounds),
+            seccomp: (!privileged).then_some(&self.seccomp),
+            no_new_privileges: self.config.no_new_privileges && !privileged,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Stopping and destroying.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal as Number, kill_process};
+
+use super::Gardener;
+use crate::container::Container;
+use crate::depot::Phase;
+use crate::error::Error;
+
+/// A process that survives SIGKILL for so long is the kernel's.
+const UNKILLABLE: Duration = Duration::from_secs(10);
+/// Rounds of asking processes to end, a second apart.
+const ROUNDS: u32 = 10;
+
+impl Gardener {
+    /// Destroys a container. Everything is tried, and its record goes last: after an error the
+    /// container stays listed and may be destroyed again.
+    pub fn destroy(&self, handle: &str) -> Result<(), Error> {
+        let container = self.find(handle)?;
+        if !container.begin_destroy() {
+            return Err(Error::Plain("container already being destroyed".into()));
+        }
+        let destroyed = self.undo(&container);
+        if destroyed.is_err() {
+            container.fail_destroy();
+        }
+        destroyed
+    }
+
+    /// Removes everything of a container, whatever of it there is.
+    pub(super) fn undo(&self, container: &Arc<Container>) -> Result<(), Error> {
+        let handle = container.handle.as_str();
+        container.change(&self.depot, |record| record.phase = Phase::Destroying)?;
+        let mut errors = Vec::new();
+        let mut attempt = |what: &str, outcome: Result<(), Error>| {
+            if let Err(error) = outcome {
+                tracing::warn!(handle, %error, "cannot {what}");
+                errors.push(error.to_string());
+            }
+        };
+        attempt("end its processes", self.end_processes(container));
+        attempt("take its network down", self.network.destroy(handle));
+        attempt("destroy its volume", self.volumes.destroy(handle));
+        if !errors.is_empty() {
+            return Err(Error::Plain(errors.join("; ")));
+        }
+        self.depot
+            .remove(handle)
+            .map_err(|error| Error::because("cannot forget the container", &error))?;
+        self.containers().remove(handle);
+        Ok(())
+    }
+
+    fn end_processes(&self, container: &Container) -> Result<(), Error> {
+        let record = container.record();
+        if let Some(body) = container.body() {
+            body.slot
+                .kill(UNKILLABLE)
+                .map_err(|error| Error::because("cannot kill the container's processes", &error))?;
+            wait_for_end(&body.init.pidfd, UNKILLABLE)?;
+            self.unwatch_memory(&body.slot);
+            // Their clients hear of the end before the destroy is answered.
+            let deadline = Instant::now() + Duration::from_secs(1);
+            for process in container.processes() {
+                while process.outcome().is_none() && Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            body.slot
+                .remove(Duration::from_secs(1))
+                .map_err(|error| Error::because("cannot remove the container's cgroup", &error))?;
+        } else if record.slot != 0 {
+            self.remove_slot(record.slot)?;
+        }
+        let processes = record
+            .processes
+            .values()
+            .filter(|process| process.exit.is_none())
+            .map(|process| process.ticket);
+        for ticket in processes.chain((record.init != 0).then_some(record.init)) {
+            self.exits.forget(ticket);
+            self.supervisor.release(ticket).map_err(|error| {
+                Error::because("cannot release the container's processes", &error)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Kills what is in a slot and removes it.
+    pub(super) fn remove_slot(&self, number: u32) -> Result<(), Error> {
+        let hierarchy = &self.maker.hierarchy;
+        let killed = match hierarchy.open(number) {
+            Ok(slot) => slot.kill(UNKILLABLE),
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        };
+        killed
+            .and_then(|()| hierarchy.remove(number, Duration::from_secs(1)))
+            .map_err(|error| Error::because(format!("cannot remove the cgroup {number}"), &error))
+    }
+
+    /// Ends all processes but process 1: politely at first unless `kill`.
+    pub fn stop(&self, handle: &str, kill: bool) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        if let Some(body) = container.body() {
+            let signals: &[Number] =
+                if kill { &[Number::KILL] } else { &[Number::TERM, Number::KILL] };
+            'signals: for signal in signals {
+                for _ in 0..ROUNDS {
+                    let pids = body.slot.workload().map_err(|error| {
+                        Error::because("cannot list the container's processes", &error)
+                    })?;
+                    if pids.is_empty() {
+                        break 'signals;
+                    }
+                    signal_all(&pids, *signal);
+                    if all_gone(&body.slot, Duration::from_secs(1))? {
+                        break 'signals;
+                    }
+                }
+            }
+        }
+        container.change(&self.depot, |record| record.stopped = true)
+    }
+}
+
+fn signal_all(pids: &[Pid], signal: Number) {
+    for pid in pids {
+        // It may have ended since it was listed.
+        let _ = kill_process(*pid, signal);
+    }
+}
+
+/// Waits until nothing but process 1 is left, or a round is over.
+fn all_gone(slot: &garden_cgroup::Slot, round: Duration) -> Result<bool, Error> {
+    let deadline = Instant::now() + round;
+    loop {
+        let left = slot
+            .workload()
+            .map_err(|error| Error::because("cannot list the container's processes", &error))?;
+        if left.is_empty() {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn wait_for_end(pidfd: impl AsFd, patience: Duration) -> Result<(), Error> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut waited = [PollFd::new(&pidfd, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
+    match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&timeout))) {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(Error::Plain("the container's process 1 does not end".into())),
+        Err(errno) => {
+            Err(Error::because("cannot wait for process 1", &std::io::Error::from(errno)))
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Starting: what an earlier daemon left is taken over, or removed.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use garden_cgroup::{DeviceFilter, Hierarchy, garden_default_devices};
+use garden_seccomp::garden_default;
+use garden_sys::program::PROGRAM;
+use garden_sys::supervisor::{Exit, Supervisor};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::runtime::Handle;
+
+use super::{GRACE_TIME, Gardener};
+use crate::config::Config;
+use crate::container::{Body, Container, Init};
+use crate::depot::{Depot, ExitRecord, Phase, Record};
+use crate::error::Error;
+use crate::exits::Exits;
+use crate::identity;
+use crate::network::Network;
+use crate::pool::{Maker, Pool};
+use crate::process::Process;
+use crate::volumes::Volumes;
+
+/// Where cgroups are.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+impl Gardener {
+    /// Starts a Garden: takes over the containers of an earlier one, and removes what is nobody's.
+    pub fn start(config: Config, runtime: Handle) -> Result<Arc<Self>, Error> {
+        let depot = Depot::open(&config.depot)
+            .map_err(|error| Error::because("cannot open the depot", &error))?;
+        let exits = Arc::new(Exits::default());
+        let listener = Arc::clone(&exits);
+        let supervisor = Supervisor::attach(&config.run, move |ended| listener.report(ended))
+            .map_err(|error| Error::because("cannot reach the keeper", &error))?;
+        let supervisor = Arc::new(supervisor);
+        bring_up_to_date(&supervisor);
+
+        let hierarchy = Hierarchy::detect(&format!("bloomery-{}", config.tag), CGROUPS.as_ref())
+            .map_err(|error| Error::because("cannot use cgroups", &error))?;
+        for lack in hierarchy.lacks() {
+            tracing::warn!(?lack, "this host cannot enforce all limits");
+        }
+        let network = Arc::new(Network::start(&config)?);
+        let volumes = Volumes::open(
+            &config.store,
+            config.default_rootfs.clone(),
+            config.image_aliases.clone(),
+        )?;
+        let records = read_records(&depot)?;
+        let maker = Arc::new(make_maker(&records, &supervisor, hierarchy, &network)?);
+        let own_bounds = identity::own_bounds()
+            .map_err(|error| Error::because("cannot read the daemon's capabilities", &error))?;
+        let missing = identity::missing(own_bounds);
+        if !missing.is_empty() {
+            tracing::warn!(
+                ?missing,
+                "privileged containers lack capabilities that this daemon has not"
+            );
+        }
+        let seccomp = garden_default()
+            .compile()
+            .map_err(|error| Error::because("cannot compile the seccomp profile", &error))?;
+        let own_image = File::open("/proc/self/exe")
+            .map(OwnedFd::from)
+            .map_err(|error| Error::because("cannot open the daemon's own executable", &error))?;
+        let pool = Pool::start(Arc::clone(&maker), 0)
+            .map_err(|error| Error::because("cannot start the pool's thread", &error))?;
+        let gardener = Arc::new(Self {
+            config,
+            depot,
+            supervisor,
+            exits,
+            maker,
+            pool,
+            volumes,
+            network,
+            seccomp,
+            own_bounds,
+            own_image,
+            memory_watch: super::usage::MemoryWatch::new()?,
+            containers: Mutex::default(),
+            runtime,
+        });
+        gardener.restore(records)?;
+        gardener.remove_strays()?;
+        gardener.pool.resize(gardener.config.pool);
+        gardener.start_chores()?;
+        Ok(gardener)
+    }
+
+    fn restore(self: &Arc<Self>, records: Vec<(String, Option<Record>)>) -> Result<(), Error> {
+        for (handle, record) in records {
+            let Some(record) = record else {
+                self.network.destroy(&handle)?;
+                self.volumes.destroy(&handle)?;
+                self.depot
+                    .remove(&handle)
+                    .map_err(|error| Error::because("cannot remove a broken record", &error))?;
+                continue;
+            };
+            let whole = record.phase == Phase::Created && !self.config.destroy_on_start;
+            let grace_time = record.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
+            let grace_time =
+                grace_time.map_or(self.config.default_grace_time, Duration::from_nanos);
+            let container = Arc::new(Container::new(record.clone(), None, grace_time));
+            self.containers().insert(handle.clone(), Arc::clone(&container));
+            let taken = if whole { self.take_over(&container, &record) } else { Ok(false) };
+            match taken {
+                Ok(true) => {
+                    tracing::info!(handle, "taken over");
+                    continue;
+                }
+                Ok(false) => tracing::info!(handle, "removing what an earlier daemon left"),
+                Err(error) => tracing::warn!(handle, %error, "cannot be taken over; removing it"),
+            }
+            container.begin_destroy();
+            if let Err(error) = self.undo(&container) {
+                container.fail_destroy();
+                tracing::warn!(handle, %error, "what an earlier daemon left is not removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a container over; `false` when its process 1 is gone.
+    fn take_over(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        record: &Record,
+    ) -> Result<bool, Error> {
+        let unreachable =
+            |error: garden_sys::supervisor::Error| Error::because("cannot reach process 1", &error);
+        let Some(init) = self.supervisor.child(record.init).map_err(unreachable)? else {
+            return Ok(false);
+        };
+        if init.exit.is_some() {
+            return Ok(false);
+        }
+        let (_, pidfd) = self.supervisor.take(record.init).map_err(unreachable)?;
+        let slot = self
+            .maker
+            .hierarchy
+            .open(record.slot)
+            .map_err(|error| Error::because("cannot open the container's cgroup", &error))?;
+        let slot = Arc::new(slot);
+        self.network.restore(&container.handle, &record.network)?;
+        self.watch_memory(&slot, container);
+        container.embody(Body { init: Init { pid: init.pid, pidfd }, slot });
+        for (id, process) in &record.processes {
+            let exit = match process.exit {
+                Some(ExitRecord::Status(status)) => Exit::Status(status),
+                Some(ExitRecord::Unknown) => Exit::Unknown,
+                None if self.supervisor.child(process.ticket).map_err(unreachable)?.is_some() => {
+                    self.take_up(container, id, process)?;
+                    continue;
+                }
+                // Written down, and never started.
+                None => {
+                    container.change(&self.depot, |record| drop(record.processes.remove(id)))?;
+                    continue;
+                }
+            };
+            container.add_process(&Process::ended(
+                id.clone(),
+                process.ticket,
+                exit,
+                self.runtime.clone(),
+            ));
+        }
+        Ok(true)
+    }
+
+    /// Kills children that no record has, and removes slots and volumes that no container has.
+    fn remove_strays(&self) -> Result<(), Error> {
+        let records: Vec<_> =
+            self.containers().values().map(|container| container.record()).collect();
+        let tickets: HashSet<u64> = records
+            .iter()
+            .flat_map(|record| {
+                record.processes.values().map(|process| process.ticket).chain([record.init])
+            })
+            .collect();
+        let unreachable = |error: garden_sys::supervisor::Error| {
+            Error::because("cannot remove a stray process", &error)
+        };
+        for child in self.supervisor.children().map_err(unreachable)? {
+            if tickets.contains(&child.ticket) {
+                continue;
+            }
+            tracing::info!(pid = child.pid, "removing a process that belongs to no container");
+            let (_, pidfd) = self.supervisor.take(child.ticket).map_err(unreachable)?;
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            self.supervisor.release(child.ticket).map_err(unreachable)?;
+        }
+        let slots: BTreeSet<u32> = records.iter().map(|record| record.slot).collect();
+        let present = self
+            .maker
+            .hierarchy
+            .slots()
+            .map_err(|error| Error::because("cannot list cgroups", &error))?;
+        for slot in present.into_iter().filter(|slot| !slots.contains(slot)) {
+            self.remove_slot(slot)?;
+        }
+        let handles: HashSet<&str> =
+            records.iter().map(|record| record.spec.handle.as_str()).collect();
+        for volume in
+            self.volumes.list()?.iter().filter(|volume| !handles.contains(volume.as_str()))
+        {
+            self.volumes.destroy(volume)?;
+        }
+        self.network.remove_strays(&handles)
+    }
+
+    /// Watches over memory and grace times for as long as the Garden lives.
+    fn start_chores(self: &Arc<Self>) -> Result<(), Error> {
+        let failed = |error: std::io::Error| Error::because("cannot start a thread", &error);
+        let weak = Arc::downgrade(self);
+        std::thread::Builder::new()
+            .name("grace".into())
+            .spawn(move || {
+                while let Some(gardener) = weak.upgrade() {
+                    let pause = gardener.reap_unused();
+                    drop(gardener);
+                    std::thread::sleep(pause.max(Duration::from_millis(5)));
+                }
+            })
+            .map_err(failed)?;
+        let weak = Arc::downgrade(self);
+        std::thread::Builder::new()
+            .name("memory-watch".into())
+            .spawn(move || {
+                while let Some(gardener) = weak.upgrade() {
+                    gardener.hear_of_memory();
+                }
+            })
+            .map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// An older supervisor goes on with our program; a refused upgrade leaves it as it is.
+fn bring_up_to_date(supervisor: &Supervisor) {
+    match supervisor.is_current() {
+        Ok(true) => {}
+        Ok(false) => match supervisor.upgrade(PROGRAM) {
+            Ok(()) => tracing::info!("the keeper runs this build now"),
+            Err(error) => tracing::warn!(%error, "the keeper goes on with an older build"),
+        },
+        Err(error) => tracing::warn!(%error, "the keeper's build is unknown"),
+    }
+}
+
+fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
+    let found =
+        depot.read_all().map_err(|error| Error::because("cannot read the depot", &error))?;
+    let readable = |(handle, record): (String, std::io::Result<Record>)| match record {
+        Ok(record) => (handle, Some(record)),
+        Err(error) => {
+            tracing::warn!(handle, %error, "a container's record cannot be read; removing it");
+            (handle, None)
+        }
+    };
+    Ok(found.into_iter().map(readable).collect())
+}
+
+/// Numbers go on above everything that is there.
+fn make_maker(
+    records: &[(String, Option<Record>)],
+    supervisor: &Arc<Supervisor>,
+    hierarchy: Hierarchy,
+    network: &Arc<Network>,
+) -> Result<Maker, Error> {
+    let records = || records.iter().filter_map(|(_, record)| record.as_ref());
+    let slots = hierarchy.slots().map_err(|error| Error::because("cannot list cgroups", &error))?;
+    let number = records().map(|record| record.slot).chain(slots).max().unwrap_or(0) + 1;
+    let highest = supervisor
+        .highest_ticket()
+        .map_err(|error| Error::because("cannot read the keeper's ledger", &error))?;
+    let ticket = records()
+        .flat_map(|record| {
+            record.processes.values().map(|process| process.ticket).chain([record.init])
+        })
+        .chain([highest])
+        .max()
+        .unwrap_or(0)
+        + 1;
+    let devices = DeviceFilter::new(garden_default_devices())
+        .map_err(|error| Error::because("cannot compile the device policy", &error))?;
+    Ok(Maker {
+        supervisor: Arc::clone(supervisor),
+        hierarchy,
+        devices,
+        network: Arc::clone(network),
+        numbers: AtomicU32::new(number),
+        tickets: AtomicU64::new(ticket),
+    })
+}

@@ -1,0 +1,470 @@
+//! Processes: started, attached to, remembered.
+
+use std::collections::btree_map::Entry;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use garden_api::{ProcessSpec, TtySpec};
+use garden_cgroup::Leaf;
+use garden_sys::plan::Plan;
+use garden_sys::program::plan::tag;
+use garden_sys::supervisor::{Exit, Kept, Launch, Taken};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::Gardener;
+use crate::command;
+use crate::container::{Body, Container};
+use crate::depot::{ExitRecord, ProcessRecord};
+use crate::error::Error;
+use crate::identity::MAPPED_ROOT;
+use crate::process::{Process, Streams, Upkeep};
+use crate::terminal;
+
+/// What must be done when a process of a container ends; holds nothing alive.
+struct Keeping {
+    gardener: Weak<Gardener>,
+    container: Weak<Container>,
+    id: String,
+    ticket: u64,
+}
+
+impl Upkeep for Keeping {
+    fn end_input(&self) {
+        let Some(gardener) = self.gardener.upgrade() else { return };
+        if let Err(error) = gardener.supervisor.end_input(self.ticket) {
+            tracing::warn!(process = self.id, %error, "a process's input is not ended");
+        }
+    }
+
+    fn finish(&self, exit: Exit) {
+        let (Some(gardener), Some(container)) = (self.gardener.upgrade(), self.container.upgrade())
+        else {
+            return;
+        };
+        gardener.note_memory_kills(&container);
+        // The status must be on disk before the keeper forgets it.
+        let noted = container.change(&gardener.depot, |record| {
+            if let Some(process) = record.processes.get_mut(&self.id) {
+                process.exit = Some(exit_record(exit));
+            }
+        });
+        let released = noted.and_then(|()| {
+            gardener
+                .supervisor
+                .release(self.ticket)
+                .map_err(|error| Error::because("cannot release the process", &error))
+        });
+        if let Err(error) = released {
+            tracing::warn!(handle = container.handle, process = self.id, %error, "a process's end is not recorded");
+        }
+    }
+}
+
+pub(super) fn exit_record(exit: Exit) -> ExitRecord {
+    match exit {
+        Exit::Status(status) => ExitRecord::Status(status),
+        Exit::Unknown => ExitRecord::Unknown,
+    }
+}
+
+/// The two ends of a process's streams.
+struct Ends {
+    /// What becomes descriptors 0, 1, 2.
+    theirs: [OwnedFd; 3],
+    ours: Streams,
+}
+
+impl Gardener {
+    /// Starts a process. Its output is kept until the first client attaches.
+    pub fn run(self: &Arc<Self>, handle: &str, spec: &ProcessSpec) -> Result<Arc<Process>, Error> {
+        let (container, _call) = self.call(handle)?;
+        if spec.image.uri.is_empty() && !spec.bind_mounts.is_empty() {
+            return Err(Error::Plain(
+                "Running a process with bind mounts and no image provided is not allowed".into(),
+            ));
+        }
+        if !spec.image.uri.is_empty() {
+            return Err(Error::Plain(
+                "processes with an image of their own are not supported yet".into(),
+            ));
+        }
+        let body = container.body().ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))?;
+        let id =
+            if spec.id.is_empty() { uuid::Uuid::new_v4().to_string() } else { spec.id.clone() };
+        let record = container.record();
+        let plan = command::plan(spec, &self.surroundings(&record))?;
+        let ends = open_streams(&body, spec.tty, record.spec.privileged)?;
+
+        let process = Process::new(
+            id.clone(),
+            self.maker.ticket(),
+            spec.tty.is_some(),
+            Default::default(),
+            self.runtime.clone(),
+        );
+        if !container.add_process(&process) {
+            return Err(Error::Plain(format!("process ID '{id}' already in use")));
+        }
+        let started = self.launch(&container, &body, &process, &plan, spec, ends);
+        if started.is_err() {
+            container.remove_process(&id);
+            self.exits.forget(process.ticket());
+            let forgotten =
+                container.change(&self.depot, |record| drop(record.processes.remove(&id)));
+            if let Err(error) = forgotten {
+                tracing::warn!(handle, process = id, %error, "a process that was not started is not forgotten");
+            }
+        }
+        started.map(|()| process)
+    }
+
+    fn launch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        body: &Body,
+        process: &Arc<Process>,
+        plan: &Plan,
+        spec: &ProcessSpec,
+        ends: Ends,
+    ) -> Result<(), Error> {
+        let (id, ticket) = (process.id().to_owned(), process.ticket());
+        let privileged = container.look(|record| record.spec.privileged);
+        // Written before the keeper is asked: a child of a ticket that no record has is nobody's.
+        container.change(&self.depot, |record| match record.processes.entry(id.clone()) {
+            Entry::Occupied(_) => {}
+            Entry::Vacant(place) => {
+                place.insert(ProcessRecord { ticket, terminal: spec.tty.is_some(), exit: None });
+            }
+        })?;
+        let plan =
+            plan.seal().map_err(|error| Error::because("cannot write a process's plan", &error))?;
+        let cgroup = |error: garden_cgroup::Error| {
+            Error::because("cannot reach the container's cgroup", &error)
+        };
+        let birth = body.slot.birth(Leaf::Processes).map_err(cgroup)?;
+        let joins = body.slot.joins(Leaf::Processes).map_err(cgroup)?;
+        let ended = Arc::downgrade(process);
+        self.exits.listen(ticket, move |exit| {
+            if let Some(process) = ended.upgrade() {
+                process.exited(exit);
+            }
+        });
+        let kept = match &ends.ours {
+            Streams::Terminal(master) => Kept::Terminal(master.as_fd()),
+            Streams::Pipes { input: Some(input), output, error } => {
+                Kept::Pipes([input.as_fd(), output.as_fd(), error.as_fd()])
+            }
+            Streams::Pipes { input: None, .. } => {
+                return Err(Error::Plain("a process without stdin".into()));
+            }
+        };
+        let launch = Launch {
+            init: body.init.pidfd.as_fd(),
+            plan: plan.as_fd(),
+            standard: ends.theirs.each_ref().map(AsFd::as_fd),
+            kept,
+            cgroup: Some(birth.as_fd()),
+            joins: joins.iter().map(AsFd::as_fd).collect(),
+            image: None,
+            privileged,
+        };
+        let launched = self
+            .supervisor
+            .launch(ticket, &launch)
+            .map_err(|error| Error::because("cannot start the process", &error))?
+            .map_err(|failure| command::explain(&failure, spec))?;
+        let keeping = Keeping {
+            gardener: Arc::downgrade(self),
+            container: Arc::downgrade(container),
+            id,
+            ticket,
+        };
+        process
+            .follow(launched.pidfd, ends.ours, Box::new(keeping))
+            .map_err(|error| Error::because("cannot follow the process", &error))
+    }
+
+    /// A process by id.
+    pub fn process(&self, handle: &str, id: &str) -> Result<Arc<Process>, Error> {
+        let (container, _call) = self.call(handle)?;
+        container.process(id).ok_or_else(|| Error::ProcessNotFound(id.to_owned()))
+    }
+
+    /// A client has had a process's status; where it is so configured, the process is forgotten.
+    pub fn waited(&self, handle: &str, id: &str) {
+        if !self.config.forget_processes_on_wait {
+            return;
+        }
+        let Ok(container) = self.find(handle) else { return };
+        container.remove_process(id);
+        if let Err(error) =
+            container.change(&self.depot, |record| drop(record.processes.remove(id)))
+        {
+            tracing::warn!(handle, process = id, %error, "a process is not forgotten");
+        }
+    }
+
+    /// Takes up a process of an earlier daemon.
+    pub(super) fn take_up(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        id: &str,
+        record: &ProcessRecord,
+    ) -> Result<(), Error> {
+        let taken = |error: garden_sys::supervisor::Error| {
+            Error::because(format!("cannot take up process {id}"), &error)
+        };
+        let ticket = record.ticket;
+        let [output, error] = self.supervisor.drained(ticket).map_err(taken)?;
+        for (stream, drained) in [("stdout", &output), ("stderr", &error)] {
+            if drained.dropped > 0 {
+                tracing::warn!(
+                    process = id,
+                    stream,
+                    bytes = drained.dropped,
+                    "output was dropped while no daemon ran"
+                );
+            }
+        }
+        let (streams, pidfd) = self.supervisor.take(ticket).map_err(taken)?;
+        let streams = match streams {
+            Taken::Terminal(master) => Streams::Terminal(master),
+            Taken::Pipes { input, output, error } => Streams::Pipes { input, output, error },
+            Taken::Nothing => return Err(Error::Plain(format!("process {id} has no streams"))),
+        };
+        let early = [output.bytes, error.bytes];
+        let process =
+            Process::new(id.to_owned(), ticket, record.terminal, early, self.runtime.clone());
+        container.add_process(&process);
+        let ended = Arc::downgrade(&process);
+        self.exits.listen(ticket, move |exit| {
+            if let Some(process) = ended.upgrade() {
+                process.exited(exit);
+            }
+        });
+        let keeping = Keeping {
+            gardener: Arc::downgrade(self),
+            container: Arc::downgrade(container),
+            id: id.to_owned(),
+            ticket,
+        };
+        process
+            .follow(pidfd, streams, Box::new(keeping))
+            .map_err(|error| Error::because(format!("cannot follow process {id}"), &error))?;
+        // It may have ended before we listened.
+        if let Some(exit) =
+            self.supervisor.child(ticket).map_err(taken)?.and_then(|child| child.exit)
+        {
+            process.exited(exit);
+        }
+        Ok(())
+    }
+
+    /// Runs this program inside a container, as `arguments` say, with `input` as its stdin; answers
+    /// its exit, its output and what it complained about.
+    pub(super) fn run_own(
+        &self,
+        container: &Arc<Container>,
+        arguments: &[&str],
+        input: OwnedFd,
+        output: OwnedFd,
+    ) -> Result<(Exit, String), Error> {
+        let body =
+            container.body().ok_or_else(|| Error::ContainerNotFound(container.handle.clone()))?;
+        let record = container.record();
+        let around = self.surroundings(&record);
+        let mut plan = Plan::new();
+        let text = |text: &str| {
+            std::ffi::CString::new(text)
+                .map_err(|_| Error::Plain(format!("{text:?} contains a NUL byte")))
+        };
+        plan.text(tag::PROGRAM, &text("bloomery")?);
+        for argument in arguments {
+            plan.text(tag::ARGUMENT, &text(argument)?);
+        }
+        plan.text(tag::DIRECTORY, &text("/")?);
+        plan.capabilities(around.bounds.root, around.bounds.others);
+        if let Some(filter) = around.seccomp {
+            plan.seccomp(&filter.bytes());
+        }
+        let plan = plan.seal().map_err(|error| Error::because("cannot write a plan", &error))?;
+        let pipe = || {
+            pipe_with(PipeFlags::CLOEXEC)
+                .map_err(|errno| Error::because("cannot make a pipe", &std::io::Error::from(errno)))
+        };
+        let (complaints, complaints_theirs) = pipe()?;
+        let (unused_input, unused) = pipe()?;
+        let (unused_output, _) = pipe()?;
+        drop(unused_input);
+        let cgroup = |error: garden_cgroup::Error| {
+            Error::because("cannot reach the container's cgroup", &error)
+        };
+        let birth = body.slot.birth(Leaf::Processes).map_err(cgroup)?;
+        let joins = body.slot.joins(Leaf::Processes).map_err(cgroup)?;
+        let ticket = self.maker.ticket();
+        let (sender, ended) = std::sync::mpsc::channel();
+        self.exits.listen(ticket, move |exit| {
+            let _ = sender.send(exit);
+        });
+        let launched = self.supervisor.launch(
+            ticket,
+            &Launch {
+                init: body.init.pidfd.as_fd(),
+                plan: plan.as_fd(),
+                standard: [input.as_fd(), output.as_fd(), complaints_theirs.as_fd()],
+                // Nobody but us needs these streams, and nothing of them is worth keeping.
+                kept: Kept::Pipes([unused.as_fd(), unused_output.as_fd(), complaints.as_fd()]),
+                cgroup: Some(birth.as_fd()),
+                joins: joins.iter().map(AsFd::as_fd).collect(),
+                image: Some(self.own_image.as_fd()),
+                privileged: record.spec.privileged,
+            },
+        );
+        drop((input, output, complaints_theirs));
+        let failed = |reason: String| {
+            self.exits.forget(ticket);
+            Error::Plain(reason)
+        };
+        launched
+            .map_err(|error| {
+                failed(Error::because("cannot start a helper in the container", &error).to_string())
+            })?
+            .map_err(|failure| {
+                failed(format!("cannot start a helper in the container: {failure:?}"))
+            })?;
+        let mut said = Vec::new();
+        let _ = std::fs::File::from(complaints).take(64 * 1024).read_to_end(&mut said);
+        let exit = ended.recv().unwrap_or(Exit::Unknown);
+        self.supervisor
+            .release(ticket)
+            .map_err(|error| Error::because("cannot release a helper", &error))?;
+        Ok((exit, String::from_utf8_lossy(&said).trim().to_owned()))
+    }
+
+    /// Unpacks a tar read from `archive` into a directory of the container.
+    pub fn stream_in(
+        &self,
+        handle: &str,
+        user: &str,
+        path: &str,
+        archive: &mut dyn Read,
+    ) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        let null = std::fs::File::options()
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| Error::because("cannot open /dev/null", &error))?;
+        let (input, feed) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| Error::because("cannot make a pipe", &std::io::Error::from(errno)))?;
+        std::thread::scope(|scope| {
+            let arguments = ["bloomery", "inside", "stream-in", user, path];
+            let container = &container;
+            let unpacking =
+                scope.spawn(move || self.run_own(container, &arguments, input, null.into()));
+            let mut feed = std::fs::File::from(feed);
+            // The unpacker says what is wrong with the archive; a reader that fails is told here.
+            let mut buffer = vec![0; 64 * 1024];
+            let fed = loop {
+                match archive.read(&mut buffer) {
+                    Ok(0) => break Ok(()),
+                    Ok(length) => {
+                        if feed.write_all(&buffer[..length]).is_err() {
+                            break Ok(());
+                        }
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            drop(feed);
+            let outcome = unpacking
+                .join()
+                .unwrap_or_else(|_| Err(Error::Plain("the unpacker's thread died".into())));
+            fed.map_err(|error| {
+                Error::because("error streaming in: the archive ends early", &error)
+            })?;
+            match outcome? {
+                (Exit::Status(0), _) => Ok(()),
+                (exit, said) => Err(Error::Plain(format!("error streaming in: {said} ({exit:?})"))),
+            }
+        })
+    }
+
+    /// Packs a file or directory of the container. Answers a reader of the archive once its first
+    /// bytes are there, so that an error is an error and not a short archive.
+    pub fn stream_out(
+        self: &Arc<Self>,
+        handle: &str,
+        user: &str,
+        path: &str,
+    ) -> Result<Box<dyn Read + Send>, Error> {
+        let (container, call) = self.call(handle)?;
+        let null = std::fs::File::open("/dev/null")
+            .map_err(|error| Error::because("cannot open /dev/null", &error))?;
+        let (archive, theirs) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| Error::because("cannot make a pipe", &std::io::Error::from(errno)))?;
+        let gardener = Arc::clone(self);
+        let (user, path) = (user.to_owned(), path.to_owned());
+        let packing = std::thread::spawn(move || {
+            let arguments = ["bloomery", "inside", "stream-out", &user, &path];
+            let outcome = gardener.run_own(&container, &arguments, null.into(), theirs);
+            drop(call);
+            outcome
+        });
+        let mut archive = std::fs::File::from(archive);
+        let mut first = vec![0; 512];
+        let mut filled = 0;
+        while filled < first.len() {
+            match archive.read(&mut first[filled..]) {
+                Ok(0) => break,
+                Ok(length) => filled += length,
+                Err(error) => return Err(Error::because("error streaming out", &error)),
+            }
+        }
+        if filled == 0 {
+            let outcome = packing
+                .join()
+                .unwrap_or_else(|_| Err(Error::Plain("the packer's thread died".into())));
+            let (exit, said) = outcome?;
+            return Err(Error::Plain(format!("error streaming out: {said} ({exit:?})")));
+        }
+        first.truncate(filled);
+        Ok(Box::new(std::io::Cursor::new(first).chain(archive)))
+    }
+}
+
+fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<Ends, Error> {
+    if let Some(tty) = tty {
+        let opened = terminal::open(body.init.pid, tty.window_size.unwrap_or_default());
+        let terminal = opened.map_err(|error| Error::because("cannot open a terminal", &error))?;
+        let duplicate = || {
+            terminal
+                .slave
+                .try_clone()
+                .map_err(|error| Error::because("cannot duplicate a terminal", &error))
+        };
+        let theirs = [duplicate()?, duplicate()?, duplicate()?];
+        return Ok(Ends { theirs, ours: Streams::Terminal(terminal.master) });
+    }
+    let pipe = || {
+        let made = pipe_with(PipeFlags::CLOEXEC).and_then(|(read, write)| {
+            // So that /dev/stdout can be opened again inside, whoever the process is.
+            if !privileged {
+                let owner = rustix::fs::Uid::from_raw(MAPPED_ROOT);
+                rustix::fs::fchown(&read, Some(owner), None)?;
+                rustix::fs::fchown(&write, Some(owner), None)?;
+            }
+            Ok((read, write))
+        });
+        made.map_err(|errno| {
+            Error::because("cannot make a process's pipes", &std::io::Error::from(errno))
+        })
+    };
+    let (input_theirs, input) = pipe()?;
+    let (output, output_theirs) = pipe()?;
+    let (error, error_theirs) = pipe()?;
+    Ok(Ends {
+        theirs: [input_theirs, output_theirs, error_theirs],
+        ours: Streams::Pipes { input: Some(input), output, error },
+    })
+}

@@ -1,0 +1,184 @@
+//! What containers use, and when they use too much.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use garden_api::{CpuStat, DiskStat, MemoryStat, Metrics, Nanoseconds, PidStat};
+use garden_cgroup::{OomWatch, Slot};
+
+use super::Gardener;
+use crate::container::Container;
+use crate::error::Error;
+
+/// Containers by cgroup slot, and how many of their processes have been killed for want of memory.
+#[derive(Debug)]
+pub(super) struct MemoryWatch {
+    kernel: OomWatch,
+    watched: Mutex<HashMap<u32, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    container: Weak<Container>,
+    slot: Arc<Slot>,
+    kills: u64,
+}
+
+impl MemoryWatch {
+    pub(super) fn new() -> Result<Self, Error> {
+        let kernel =
+            OomWatch::new().map_err(|error| Error::because("cannot watch memory", &error))?;
+        Ok(Self { kernel, watched: Mutex::default() })
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gardener {
+    pub(super) fn watch_memory(&self, slot: &Arc<Slot>, container: &Arc<Container>) {
+        if let Err(error) = self.memory_watch.kernel.add(slot) {
+            tracing::warn!(handle = container.handle, %error, "memory is not watched");
+        }
+        let kills = container.look(|record| record.events.len() as u64);
+        let watched =
+            Watched { container: Arc::downgrade(container), slot: Arc::clone(slot), kills };
+        self.memory_watch.watched().insert(slot.number(), watched);
+    }
+
+    pub(super) fn unwatch_memory(&self, slot: &Slot) {
+        self.memory_watch.kernel.remove(slot.number());
+        self.memory_watch.watched().remove(&slot.number());
+    }
+
+    /// Waits a moment for the kernel to tell of a want of memory.
+    pub(super) fn hear_of_memory(&self) {
+        match self.memory_watch.kernel.wait(Some(Duration::from_millis(500))) {
+            Ok(slots) => slots.into_iter().for_each(|slot| self.count_kills(slot)),
+            Err(error) => {
+                tracing::warn!(%error, "memory is not watched for a moment");
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
+    }
+
+    /// A process has ended: if for want of memory, that must be known before its status is.
+    pub(super) fn note_memory_kills(&self, container: &Container) {
+        if let Some(body) = container.body() {
+            self.count_kills(body.slot.number());
+        }
+    }
+
+    /// One event per kill since the last look.
+    fn count_kills(&self, slot: u32) {
+        let (container, new) = {
+            let mut watched = self.memory_watch.watched();
+            let Some(watched) = watched.get_mut(&slot) else { return };
+            let kills = watched.slot.oom_kills().unwrap_or(watched.kills);
+            let new = kills.saturating_sub(watched.kills);
+            watched.kills = watched.kills.max(kills);
+            (watched.container.upgrade(), new)
+        };
+        let (Some(container), 1..) = (container, new) else { return };
+        let noted = container.change(&self.depot, |record| {
+            record.events.extend((0..new).map(|_| "Out of memory".to_owned()));
+        });
+        if let Err(error) = noted {
+            tracing::warn!(handle = container.handle, %error, "a want of memory is not recorded");
+        }
+    }
+
+    /// What a container uses.
+    pub fn metrics(&self, handle: &str) -> Result<Metrics, Error> {
+        let (container, _call) = self.call(handle)?;
+        let body = container.body().ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))?;
+        let used = body
+            .slot
+            .metrics()
+            .map_err(|error| Error::because("cannot read the container's usage", &error))?;
+        let (created, shares) =
+            container.look(|record| (record.created, record.spec.limits.cpu.shares()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.saturating_sub(Duration::from_nanos(created));
+        let disk = self.volumes.usage(handle);
+        Ok(Metrics {
+            memory: memory_stat(&used.memory),
+            cpu: CpuStat {
+                usage: nanoseconds(used.cpu.usage),
+                user: nanoseconds(used.cpu.user),
+                system: nanoseconds(used.cpu.system),
+            },
+            disk: DiskStat {
+                total_bytes_used: disk,
+                exclusive_bytes_used: disk,
+                ..DiskStat::default()
+            },
+            network: None,
+            pid: PidStat { current: used.pids.current, max: used.pids.max.unwrap_or(0) },
+            age: Nanoseconds::from_duration(age),
+            cpu_entitlement: self.entitlement(shares, age),
+        })
+    }
+
+    /// CPU time that a container of so many shares may expect to have had, in nanoseconds.
+    fn entitlement(&self, shares: u64, age: Duration) -> u64 {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate of a time; casts from float saturate"
+        )]
+        {
+            let per_share = self.config.cpu_entitlement_per_share.unwrap_or_else(|| {
+                let memory = rustix::system::sysinfo();
+                let mebibytes = (memory.totalram * u64::from(memory.mem_unit)) >> 20;
+                let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+                100.0 * cores as f64 / mebibytes.max(1) as f64
+            });
+            (shares as f64 * per_share / 100.0 * age.as_nanos() as f64) as u64
+        }
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn memory_stat(used: &garden_cgroup::MemoryStat) -> MemoryStat {
+    MemoryStat {
+        active_anon: used.active_anon,
+        active_file: used.active_file,
+        cache: used.cache,
+        hierarchical_memory_limit: used.hierarchical_memory_limit,
+        inactive_anon: used.inactive_anon,
+        inactive_file: used.inactive_file,
+        mapped_file: used.mapped_file,
+        pgfault: used.pgfault,
+        pgmajfault: used.pgmajfault,
+        pgpgin: used.pgpgin,
+        pgpgout: used.pgpgout,
+        rss: used.rss,
+        total_active_anon: used.total_active_anon,
+        total_active_file: used.total_active_file,
+        total_cache: used.total_cache,
+        total_inactive_anon: used.total_inactive_anon,
+        total_inactive_file: used.total_inactive_file,
+        total_mapped_file: used.total_mapped_file,
+        total_pgfault: used.total_pgfault,
+        total_pgmajfault: used.total_pgmajfault,
+        total_pgpgin: used.total_pgpgin,
+        total_pgpgout: used.total_pgpgout,
+        total_rss: used.total_rss,
+        total_unevictable: used.total_unevictable,
+        unevictable: used.unevictable,
+        swap: used.swap,
+        hierarchical_memsw_limit: used.hierarchical_memsw_limit,
+        total_swap: used.total_swap,
+        total_usage_toward_limit: used.total_usage_toward_limit,
+        anon: used.anon,
+        file: used.file,
+        swapcached: used.swapcached,
+    }
+}

@@ -1,0 +1,210 @@
+//! Parked containers: what every container needs and no container's wishes decide, made ahead.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use garden_cgroup::{DeviceFilter, Hierarchy, Leaf, Slot};
+use garden_sys::supervisor::{ParkedInit, Supervisor};
+
+use crate::devices;
+use crate::error::Error;
+use crate::identity::{ID_MAP, MAPPED_ROOT};
+use crate::network::{Network, Plumbed};
+
+/// A container without a name: process 1 in its cgroup slot, with its ids mapped, its link plumbed
+/// and its `/dev` made. Used once; what is not used is undone by [`Maker::discard`].
+#[derive(Debug)]
+pub struct Unit {
+    /// Number of its cgroup slot, and of whatever else is counted.
+    pub number: u32,
+    /// Its process 1, parked.
+    pub init: ParkedInit,
+    /// Its cgroup.
+    pub slot: Slot,
+    /// Its `/dev`.
+    pub dev: OwnedFd,
+    /// Its link to the host, without an address of its own where one is asked for.
+    pub link: Option<Plumbed>,
+}
+
+/// What makes units.
+#[derive(Debug)]
+pub struct Maker {
+    /// Clones process 1.
+    pub supervisor: Arc<Supervisor>,
+    /// Gives slots.
+    pub hierarchy: Hierarchy,
+    /// What devices may be used.
+    pub devices: DeviceFilter,
+    /// Plumbs links.
+    pub network: Arc<Network>,
+    /// Next slot.
+    pub numbers: AtomicU32,
+    /// Next ticket.
+    pub tickets: AtomicU64,
+}
+
+impl Maker {
+    /// A ticket that no child has had.
+    pub fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a unit now.
+    pub fn make(&self, privileged: bool) -> Result<Unit, Error> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let slot = self
+            .hierarchy
+            .create(number)
+            .map_err(|error| Error::because("cannot make a cgroup", &error))?;
+        let made = self.fill(number, &slot, privileged);
+        match made {
+            Ok((init, dev, link)) => Ok(Unit { number, init, slot, dev, link }),
+            Err(error) => {
+                self.remove_slot(&slot);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        &self,
+        number: u32,
+        slot: &Slot,
+        privileged: bool,
+    ) -> Result<(ParkedInit, OwnedFd, Option<Plumbed>), Error> {
+        let cgroup =
+            |error: garden_cgroup::Error| Error::because("cannot prepare a cgroup", &error);
+        slot.restrict_devices(&self.devices).map_err(cgroup)?;
+        let birth = slot.birth(Leaf::Init).map_err(cgroup)?;
+        let joins = slot.joins(Leaf::Init).map_err(cgroup)?;
+        let joins: Vec<_> = joins.iter().map(AsFd::as_fd).collect();
+        let init = self
+            .supervisor
+            .park(self.ticket(), privileged, Some(birth.as_fd()), &joins)
+            .map_err(|error| Error::because("cannot make a container's process 1", &error))?;
+        if !privileged {
+            init.map_ids(ID_MAP, ID_MAP)
+                .map_err(|error| Error::because("cannot map ids", &error))?;
+        }
+        let root = if privileged { 0 } else { MAPPED_ROOT };
+        let dev = devices::file_system(root, privileged)
+            .map_err(|error| Error::because("cannot make a /dev", &error))?;
+        let netns = init
+            .namespace("net")
+            .map_err(|error| Error::because("cannot reach a network namespace", &error))?;
+        let link = self.network.plumb(netns.as_fd(), number)?;
+        Ok((init, dev, link))
+    }
+
+    /// Undoes a unit that was not used, or was used in vain.
+    pub fn discard(&self, unit: Unit) {
+        let ticket = unit.init.ticket;
+        drop(unit.init);
+        if let Some(link) = unit.link {
+            self.network.unplumb(link);
+        }
+        self.remove_slot(&unit.slot);
+        if let Err(error) = self.supervisor.release(ticket) {
+            tracing::warn!(%error, "an unused process 1 is not released");
+        }
+    }
+
+    fn remove_slot(&self, slot: &Slot) {
+        let removed =
+            slot.kill(Duration::from_secs(10)).and_then(|()| slot.remove(Duration::from_secs(1)));
+        if let Err(error) = removed {
+            tracing::warn!(slot = slot.number(), %error, "a cgroup is left behind");
+        }
+    }
+}
+
+/// Units in store, refilled in the background.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    maker: Arc<Maker>,
+    target: AtomicUsize,
+    ready: Mutex<VecDeque<Unit>>,
+    changed: Condvar,
+    closing: AtomicBool,
+}
+
+impl Shared {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<Unit>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the store full; a host that cannot make units now is asked again later.
+    fn refill(&self) {
+        while !self.closing.load(Ordering::SeqCst) {
+            let full = |ready: &mut VecDeque<Unit>| {
+                ready.len() >= self.target.load(Ordering::SeqCst)
+                    && !self.closing.load(Ordering::SeqCst)
+            };
+            let guard =
+                self.changed.wait_while(self.ready(), full).unwrap_or_else(PoisonError::into_inner);
+            drop(guard);
+            if self.closing.load(Ordering::SeqCst) {
+                break;
+            }
+            match self.maker.make(false) {
+                Ok(unit) => self.ready().push_back(unit),
+                Err(error) => {
+                    tracing::warn!(%error, "the pool cannot be refilled");
+                    let guard = self.ready();
+                    let _ = self.changed.wait_timeout(guard, Duration::from_secs(1));
+                }
+            }
+        }
+        let left: Vec<_> = self.ready().drain(..).collect();
+        left.into_iter().for_each(|unit| self.maker.discard(unit));
+    }
+}
+
+impl Pool {
+    /// Starts filling a store of `target` units.
+    pub fn start(maker: Arc<Maker>, target: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            maker,
+            target: AtomicUsize::new(target),
+            ready: Mutex::default(),
+            changed: Condvar::new(),
+            closing: AtomicBool::new(false),
+        });
+        let refiller = Arc::clone(&shared);
+        std::thread::Builder::new().name("pool".into()).spawn(move || refiller.refill())?;
+        Ok(Self { shared })
+    }
+
+    /// A unit from the store, or one made now. Privileged ones are always made now.
+    pub fn take(&self, privileged: bool) -> Result<Unit, Error> {
+        if !privileged {
+            let taken = self.shared.ready().pop_front();
+            self.shared.changed.notify_all();
+            if let Some(unit) = taken {
+                return Ok(unit);
+            }
+        }
+        self.shared.maker.make(privileged)
+    }
+
+    /// Sets how many units are kept in store.
+    pub fn resize(&self, target: usize) {
+        self.shared.target.store(target, Ordering::SeqCst);
+        self.shared.changed.notify_all();
+    }
+
+    /// Stops refilling; the refiller discards what is in store.
+    pub fn close(&self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.changed.notify_all();
+    }
+}

@@ -1,0 +1,393 @@
+//! A process and everybody who listens to it.
+//!
+//! ```text
+//!             ┌─ stdout pump ─┐                 ┌─> attachment (queue per stream)
+//!  pipes, pty ┤               ├─> fan-out ──────┼─> attachment
+//!             └─ stderr pump ─┘                 └─> nobody yet: the first one gets it
+//!  exit ──────> wait for the pumps, briefly ──> record it ──> tell the attachments
+//! ```
+//!
+//! Reading never waits for a client: a full queue drops output for that client only. So a process
+//! is never held up by who listens, and never sees SIGPIPE.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use garden_api::{Signal, WindowSize};
+use garden_sys::supervisor::Exit;
+use rustix::process::Signal as Number;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::error::Error;
+use crate::terminal;
+
+/// A piece of output.
+pub type Piece = Arc<[u8]>;
+
+/// Pieces queued for one stream of one client; beyond that they are dropped for that client.
+const MOST_QUEUED: usize = 4000;
+/// Bytes in a piece at most.
+const MOST_BYTES: usize = 32 * 1024;
+/// Bytes kept for the first client, the newest; as much as the keeper keeps while no daemon listens.
+const MOST_EARLY: usize = 256 * 1024;
+/// How long after a process's end output is waited for that descendants could still write.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// The daemon's ends of a process's streams.
+#[derive(Debug)]
+pub enum Streams {
+    /// A terminal's master.
+    Terminal(OwnedFd),
+    /// Pipes.
+    Pipes {
+        /// Write end of stdin, unless that has been ended.
+        input: Option<OwnedFd>,
+        /// Read end of stdout.
+        output: OwnedFd,
+        /// Read end of stderr.
+        error: OwnedFd,
+    },
+}
+
+/// What others do for a process at two moments of its life; called on a thread that may block.
+pub trait Upkeep: Send + Sync {
+    /// All clients have ended its input.
+    fn end_input(&self);
+    /// It has ended and its output has been read.
+    fn finish(&self, exit: Exit);
+}
+
+/// One stream's listeners.
+#[derive(Debug, Default)]
+struct Fan {
+    /// Before the first client, or once there has been one.
+    early: Option<VecDeque<u8>>,
+    clients: Vec<mpsc::Sender<Piece>>,
+    ended: bool,
+}
+
+impl Fan {
+    fn new(early: Vec<u8>) -> Self {
+        Self { early: Some(early.into()), clients: Vec::new(), ended: false }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(early) = &mut self.early {
+            early.extend(bytes);
+            let excess = early.len().saturating_sub(MOST_EARLY);
+            early.drain(..excess);
+            return;
+        }
+        let piece: Piece = bytes.into();
+        // A client whose queue is full loses the piece, one that is gone is forgotten.
+        self.clients.retain(|client| {
+            !matches!(
+                client.try_send(Arc::clone(&piece)),
+                Err(mpsc::error::TrySendError::Closed(_))
+            )
+        });
+    }
+
+    fn join(&mut self) -> mpsc::Receiver<Piece> {
+        let (sender, receiver) = mpsc::channel(MOST_QUEUED);
+        if let Some(early) = self.early.take() {
+            for chunk in Vec::from(early).chunks(MOST_BYTES) {
+                let _ = sender.try_send(chunk.into());
+            }
+        }
+        if !self.ended {
+            self.clients.push(sender);
+        }
+        receiver
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.clients.clear();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Input {
+    file: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// Clients that have not ended their input.
+    holders: usize,
+}
+
+/// A process of a container.
+pub struct Process {
+    id: String,
+    ticket: u64,
+    terminal: bool,
+    pidfd: OnceLock<Arc<OwnedFd>>,
+    master: OnceLock<Arc<AsyncFd<OwnedFd>>>,
+    input: Mutex<Input>,
+    fans: [Mutex<Fan>; 2],
+    /// The end, before the output has been read.
+    exit: watch::Sender<Option<Exit>>,
+    /// The end, as clients are told.
+    finished: watch::Sender<Option<Exit>>,
+    upkeep: OnceLock<Box<dyn Upkeep>>,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("id", &self.id)
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Process {
+    /// A process that is about to be started, or has been taken over. `early` is output that was
+    /// kept while no daemon listened.
+    pub fn new(
+        id: String,
+        ticket: u64,
+        terminal: bool,
+        early: [Vec<u8>; 2],
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            ticket,
+            terminal,
+            pidfd: OnceLock::new(),
+            master: OnceLock::new(),
+            input: Mutex::default(),
+            fans: early.map(|early| Mutex::new(Fan::new(early))),
+            exit: watch::Sender::new(None),
+            finished: watch::Sender::new(None),
+            upkeep: OnceLock::new(),
+            runtime,
+        })
+    }
+
+    /// A process that has ended, of which only the status is left.
+    pub fn ended(id: String, ticket: u64, exit: Exit, runtime: Handle) -> Arc<Self> {
+        let process = Self::new(id, ticket, false, [Vec::new(), Vec::new()], runtime);
+        process.fans.iter().for_each(|fan| lock(fan).end());
+        process.exit.send_replace(Some(exit));
+        process.finished.send_replace(Some(exit));
+        process
+    }
+
+    /// Its name in its container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its name between daemon and keeper.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
+    /// Begins to read its output and to wait for its end. Once only.
+    pub fn follow(
+        self: &Arc<Self>,
+        pidfd: Arc<OwnedFd>,
+        streams: Streams,
+        upkeep: Box<dyn Upkeep>,
+    ) -> io::Result<()> {
+        let _entered = self.runtime.enter();
+        let watched = |fd: OwnedFd| -> io::Result<Arc<AsyncFd<OwnedFd>>> {
+            rustix::io::ioctl_fionbio(&fd, true)?;
+            #[expect(
+                deprecated,
+                reason = "an OwnedFd's number stays its own, so the safe constructor is sound for it"
+            )]
+            Ok(Arc::new(AsyncFd::new(fd)?))
+        };
+        let mut sources = Vec::new();
+        match streams {
+            Streams::Terminal(master) => {
+                let master = watched(master)?;
+                lock(&self.input).file = Some(Arc::clone(&master));
+                let _ = self.master.set(Arc::clone(&master));
+                sources.push(master);
+                lock(&self.fans[1]).end();
+            }
+            Streams::Pipes { input, output, error } => {
+                lock(&self.input).file = input.map(watched).transpose()?;
+                sources.push(watched(output)?);
+                sources.push(watched(error)?);
+            }
+        }
+        let _ = self.pidfd.set(pidfd);
+        let _ = self.upkeep.set(upkeep);
+        let pumps: Vec<_> = sources
+            .into_iter()
+            .enumerate()
+            .map(|(stream, source)| self.runtime.spawn(Arc::clone(self).pump(stream, source)))
+            .collect();
+        self.runtime.spawn(Arc::clone(self).see_to_the_end(pumps));
+        Ok(())
+    }
+
+    /// It has ended.
+    pub fn exited(&self, exit: Exit) {
+        self.exit.send_replace(Some(exit));
+    }
+
+    /// How it ended, once it has and its output has been read.
+    pub fn outcome(&self) -> Option<Exit> {
+        *self.finished.borrow()
+    }
+
+    async fn pump(self: Arc<Self>, stream: usize, source: Arc<AsyncFd<OwnedFd>>) {
+        let mut buffer = vec![0; MOST_BYTES];
+        loop {
+            let Ok(mut ready) = source.readable().await else { break };
+            match ready.try_io(|source| Ok(rustix::io::read(source.as_fd(), &mut buffer)?)) {
+                Ok(Ok(length @ 1..)) => lock(&self.fans[stream]).put(&buffer[..length]),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_would_block) => {}
+                // End of file, or EIO of a terminal that nobody has open any more.
+                Ok(_) => break,
+            }
+        }
+        lock(&self.fans[stream]).end();
+    }
+
+    async fn see_to_the_end(self: Arc<Self>, pumps: Vec<tokio::task::JoinHandle<()>>) {
+        let mut exit = self.exit.subscribe();
+        let Ok(ended) = exit.wait_for(Option::is_some).await.map(|exit| *exit) else { return };
+        let deadline = tokio::time::Instant::now() + LINGER;
+        for mut pump in pumps {
+            // Whoever still holds the pipe is a descendant, which may hold it for ever.
+            if tokio::time::timeout_at(deadline, &mut pump).await.is_err() {
+                pump.abort();
+            }
+        }
+        self.fans.iter().for_each(|fan| lock(fan).end());
+        lock(&self.input).file = None;
+        let process = Arc::clone(&self);
+        let recorded = self.runtime.spawn_blocking(move || {
+            if let (Some(upkeep), Some(exit)) = (process.upkeep.get(), ended) {
+                upkeep.finish(exit);
+            }
+        });
+        let _ = recorded.await;
+        self.finished.send_replace(ended);
+    }
+
+    /// Sends it a signal; a process that has ended is no error.
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let number = match signal {
+            Signal::Terminate => Number::TERM,
+            Signal::Kill => Number::KILL,
+            Signal::Other(_) => return Ok(()),
+        };
+        let Some(pidfd) = self.pidfd.get() else { return Ok(()) };
+        match rustix::process::pidfd_send_signal(pidfd, number) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(errno) => Err(Error::because(
+                format!("cannot signal process {}", self.id),
+                &io::Error::from(errno),
+            )),
+        }
+    }
+
+    /// Resizes its terminal; without one nothing happens.
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        let Some(master) = self.master.get() else { return Ok(()) };
+        terminal::resize(master.get_ref(), size).map_err(|error| {
+            Error::because(format!("cannot resize the terminal of process {}", self.id), &error)
+        })
+    }
+
+    /// A client begins to listen. The first one gets what was written before.
+    pub fn attach(self: &Arc<Self>) -> Attachment {
+        lock(&self.input).holders += 1;
+        let [output, error] = &self.fans;
+        let outputs = (lock(output).join(), lock(error).join());
+        Attachment { process: Arc::clone(self), outputs: Some(outputs), holds_input: true }
+    }
+}
+
+/// One client's part in a process.
+#[derive(Debug)]
+pub struct Attachment {
+    process: Arc<Process>,
+    outputs: Option<(mpsc::Receiver<Piece>, mpsc::Receiver<Piece>)>,
+    holds_input: bool,
+}
+
+impl Attachment {
+    /// The process.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// This client's queues of stdout and stderr; they end when the process's output does. Once.
+    pub fn take_outputs(&mut self) -> Option<(mpsc::Receiver<Piece>, mpsc::Receiver<Piece>)> {
+        self.outputs.take()
+    }
+
+    /// Writes to stdin, waiting while the process does not read. Bytes that nobody will read are
+    /// dropped without an error.
+    pub async fn write(&self, mut bytes: &[u8]) {
+        let file = lock(&self.process.input).file.clone();
+        let (Some(file), true) = (file, self.holds_input) else { return };
+        let mut exit = self.process.exit.subscribe();
+        while !bytes.is_empty() {
+            let writable = tokio::select! {
+                writable = file.writable() => writable,
+                _ = exit.wait_for(Option::is_some) => return,
+            };
+            let Ok(mut ready) = writable else { return };
+            match ready.try_io(|file| Ok(rustix::io::write(file.as_fd(), bytes)?)) {
+                Ok(Ok(written)) => bytes = &bytes[written..],
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(_)) => return,
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// This client sends no more input. The process sees the end of its input once all have.
+    pub fn end_input(&mut self) {
+        if !std::mem::replace(&mut self.holds_input, false) {
+            return;
+        }
+        let mut input = lock(&self.process.input);
+        input.holders -= 1;
+        if input.holders > 0 || self.process.terminal || input.file.take().is_none() {
+            return;
+        }
+        drop(input);
+        let process = Arc::clone(&self.process);
+        self.process.runtime.spawn_blocking(move || {
+            if let Some(upkeep) = process.upkeep.get() {
+                upkeep.end_input();
+            }
+        });
+    }
+
+    /// Waits until the process has ended and its output has been read.
+    pub async fn ended(&self) -> Exit {
+        let mut finished = self.process.finished.subscribe();
+        match finished.wait_for(Option::is_some).await.map(|exit| *exit) {
+            Ok(Some(exit)) => exit,
+            Ok(None) | Err(_) => Exit::Unknown,
+        }
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.end_input();
+    }
+}
