@@ -274,9 +274,28 @@ impl Gardener {
         next
     }
 
-    /// Leaves containers running and parts from them.
-    pub fn close(&self) {
+    /// Parts from the containers, which run on. What was parked is removed.
+    pub fn leave(&self) {
         self.pool.close();
+    }
+
+    /// Destroys every container and removes what the Garden itself has made on the host.
+    pub fn raze(&self) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        for handle in self.list(&[(STATE.to_owned(), "all".to_owned())].into()) {
+            if let Err(error) = self.destroy(&handle) {
+                errors.push(format!("{handle}: {error}"));
+            }
+        }
+        self.leave();
+        if !errors.is_empty() {
+            return Err(Error::Plain(format!("not destroyed: {}", errors.join("; "))));
+        }
+        self.network.raze()?;
+        self.maker
+            .hierarchy
+            .remove_root()
+            .map_err(|error| Error::because("cannot remove the cgroup", &error))
     }
 
     fn surroundings<'a>(

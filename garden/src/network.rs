@@ -85,6 +85,11 @@ impl Network {
         Ok(())
     }
 
+    /// Removes what is not any container's.
+    pub fn raze(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Removes what belongs to none of these containers.
     pub fn remove_strays(&self, _handles: &HashSet<&str>) -> Result<(), Error> {
         Ok(())

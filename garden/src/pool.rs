@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use garden_cgroup::{DeviceFilter, Hierarchy, Leaf, Slot};
@@ -126,6 +127,7 @@ impl Maker {
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
+    refiller: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -180,8 +182,9 @@ impl Pool {
             closing: AtomicBool::new(false),
         });
         let refiller = Arc::clone(&shared);
-        std::thread::Builder::new().name("pool".into()).spawn(move || refiller.refill())?;
-        Ok(Self { shared })
+        let refiller =
+            std::thread::Builder::new().name("pool".into()).spawn(move || refiller.refill())?;
+        Ok(Self { shared, refiller: Mutex::new(Some(refiller)) })
     }
 
     /// A unit from the store, or one made now. Privileged ones are always made now.
@@ -202,9 +205,16 @@ impl Pool {
         self.shared.changed.notify_all();
     }
 
-    /// Stops refilling; the refiller discards what is in store.
+    /// Stops refilling, and waits until what was in store has been discarded.
     pub fn close(&self) {
-        self.shared.closing.store(true, Ordering::SeqCst);
+        {
+            let _ready = self.shared.ready();
+            self.shared.closing.store(true, Ordering::SeqCst);
+        }
         self.shared.changed.notify_all();
+        let refiller = self.refiller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if refiller.is_some_and(|refiller| refiller.join().is_err()) {
+            tracing::error!("the pool's thread died");
+        }
     }
 }

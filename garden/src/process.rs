@@ -308,6 +308,13 @@ impl Process {
         })
     }
 
+    /// Waits until it has ended and its output has been read.
+    pub async fn wait(&self) -> Exit {
+        let mut finished = self.finished.subscribe();
+        let exit = finished.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        exit.unwrap_or(Exit::Unknown)
+    }
+
     /// A client begins to listen. The first one gets what was written before.
     pub fn attach(self: &Arc<Self>) -> Attachment {
         lock(&self.input).holders += 1;

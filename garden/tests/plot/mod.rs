@@ -1,0 +1,164 @@
+//! A Garden of a test's own: its places, its name, a small image, and an end that leaves nothing.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bloomery_garden::Gardener;
+use bloomery_garden::config::{Config, Listen, NetworkConfig};
+use bloomery_garden::process::Piece;
+use garden_api::{ContainerSpec, ProcessSpec};
+use garden_sys::supervisor::Exit;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+static PLOTS: AtomicU32 = AtomicU32::new(0);
+
+/// A Garden in a directory of its own.
+pub struct Plot {
+    pub directory: tempfile::TempDir,
+    pub config: Config,
+    pub runtime: Runtime,
+    pub garden: Option<Arc<Gardener>>,
+}
+
+/// What a process did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub exit: Exit,
+    pub output: String,
+    pub error: String,
+}
+
+/// A root file system of nothing but busybox.
+pub fn busybox_root(root: &Path) {
+    for directory in ["bin", "dev", "etc", "home/vcap", "proc", "root", "sys", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox"))
+        .expect("the tests need Debian's busybox-static as /bin/busybox");
+    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let users = "root:x:0:0::/root:/bin/sh\nvcap:x:2000:2000::/home/vcap:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), users).unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nvcap:x:2000:\n").unwrap();
+    std::os::unix::fs::chown(root.join("home/vcap"), Some(2000), Some(2000)).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(root.join("tmp"), mode).unwrap();
+}
+
+impl Plot {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let number = PLOTS.fetch_add(1, Ordering::Relaxed);
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| -> PathBuf { directory.path().join(name) };
+        busybox_root(&place("image"));
+        // Two tests at once must not meet in the names of links, cgroups and addresses.
+        let unique = std::process::id() * 8 + number;
+        let mut config = Config {
+            listen: Listen::Unix { path: place("garden.sock"), mode: 0o660 },
+            depot: place("depot"),
+            run: place("run"),
+            store: place("store"),
+            tag: format!("t{}", base36(unique % 46656)),
+            default_rootfs: Some(place("image")),
+            pool: 1,
+            network: NetworkConfig {
+                pool: format!("10.{}.{}.0/26", 96 + unique / 256 % 64, unique % 256),
+                ..NetworkConfig::default()
+            },
+            ..Config::default()
+        };
+        adjust(&mut config);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let garden = Gardener::start(config.clone(), runtime.handle().clone()).unwrap();
+        Self { directory, config, runtime, garden: Some(garden) }
+    }
+
+    pub fn garden(&self) -> &Arc<Gardener> {
+        self.garden.as_ref().unwrap()
+    }
+
+    /// Another daemon on the same places.
+    pub fn restart(&mut self) {
+        self.garden.take().unwrap().leave();
+        let started = Gardener::start(self.config.clone(), self.runtime.handle().clone());
+        self.garden = Some(started.unwrap());
+    }
+
+    pub fn create(&self, handle: &str) -> String {
+        self.create_as(ContainerSpec { handle: handle.into(), ..ContainerSpec::default() })
+    }
+
+    pub fn create_as(&self, spec: ContainerSpec) -> String {
+        self.garden().create(spec).unwrap()
+    }
+
+    /// Runs a shell script in a container to its end.
+    pub fn sh(&self, handle: &str, script: &str) -> Outcome {
+        let spec = ProcessSpec {
+            path: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            ..ProcessSpec::default()
+        };
+        self.run(handle, &spec)
+    }
+
+    /// Runs a process to its end.
+    pub fn run(&self, handle: &str, spec: &ProcessSpec) -> Outcome {
+        let process = self.garden().run(handle, spec).unwrap();
+        let mut attachment = process.attach();
+        let (output, error) = attachment.take_outputs().unwrap();
+        attachment.end_input();
+        let both = async { tokio::join!(collect(output), collect(error), process.wait()) };
+        let (output, error, exit) =
+            self.runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await }).unwrap();
+        Outcome { exit, output, error }
+    }
+}
+
+/// Longer than anything takes here.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn collect(mut pieces: mpsc::Receiver<Piece>) -> String {
+    let mut all = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        all.extend_from_slice(&piece);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+fn base36(mut number: u32) -> String {
+    let mut text = String::new();
+    for _ in 0..3 {
+        text.push(char::from_digit(number % 36, 36).unwrap());
+        number /= 36;
+    }
+    text
+}
+
+impl Drop for Plot {
+    fn drop(&mut self) {
+        if let Some(garden) = self.garden.take() {
+            let razed = garden.raze();
+            if !std::thread::panicking() {
+                razed.unwrap();
+            }
+        }
+    }
+}
