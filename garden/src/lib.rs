@@ -14,6 +14,7 @@ mod devices;
 mod error;
 mod exits;
 pub mod gardener;
+pub mod http;
 mod identity;
 mod network;
 mod pool;

@@ -26,12 +26,22 @@ fn what_is_inside_is_the_containers_own() {
         env: vec!["COLOUR=red".into()],
         ..ContainerSpec::default()
     });
-    let outcome = plot.sh(
-        "inside",
-        "hostname; id -u; echo $COLOUR $HOME $PATH; pwd; cat /proc/1/comm; ls /; touch /x && stat -c %u:%g /x; \
-         cat /proc/self/status | grep -E '^(CapBnd|CapInh|CapEff|Seccomp|NoNewPrivs)'; ls /dev; ls /proc | grep -c '^[0-9]'; ls -A /proc/scsi /sys/firmware",
+    let told = |script: &str| {
+        let outcome = plot.sh("inside", script);
+        assert_eq!((outcome.exit, outcome.error.as_str()), (Exit::Status(0), ""), "{script}");
+        outcome.output
+    };
+    assert_eq!(told("hostname; id -u; pwd; echo $COLOUR $HOME"), "inside\n0\n/root\nred /root\n");
+    assert_eq!(told("touch /x && stat -c %u:%g /x"), "0:0\n");
+    assert_eq!(
+        told("grep -E '^(CapInh|CapEff|CapBnd|CapAmb|Seccomp):' /proc/self/status"),
+        "CapInh:\t0000000000000000\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
+         CapAmb:\t0000000000000000\nSeccomp:\t2\n"
     );
-    eprintln!("{outcome:?}");
-    assert_eq!(outcome.exit, Exit::Status(0));
+    assert_eq!(
+        told("ls /dev"),
+        "fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
+    );
+    assert_eq!(told("ls -A /sys/firmware; for f in /proc/k[ce]*; do cat $f; done"), "");
     plot.garden().destroy("inside").unwrap();
 }

@@ -162,7 +162,9 @@ impl Gardener {
                 }
                 // Written down, and never started.
                 None => {
-                    container.change(&self.depot, |record| drop(record.processes.remove(id)))?;
+                    container.change(&self.depot, |record| {
+                        record.processes.remove(id);
+                    })?;
                     continue;
                 }
             };

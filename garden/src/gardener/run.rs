@@ -110,8 +110,9 @@ impl Gardener {
         if started.is_err() {
             container.remove_process(&id);
             self.exits.forget(process.ticket());
-            let forgotten =
-                container.change(&self.depot, |record| drop(record.processes.remove(&id)));
+            let forgotten = container.change(&self.depot, |record| {
+                record.processes.remove(&id);
+            });
             if let Err(error) = forgotten {
                 tracing::warn!(handle, process = id, %error, "a process that was not started is not forgotten");
             }
@@ -198,9 +199,9 @@ impl Gardener {
         }
         let Ok(container) = self.find(handle) else { return };
         container.remove_process(id);
-        if let Err(error) =
-            container.change(&self.depot, |record| drop(record.processes.remove(id)))
-        {
+        if let Err(error) = container.change(&self.depot, |record| {
+            record.processes.remove(id);
+        }) {
             tracing::warn!(handle, process = id, %error, "a process is not forgotten");
         }
     }

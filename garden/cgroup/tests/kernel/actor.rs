@@ -17,7 +17,8 @@ const ARGUMENTS: [&str; 3] = ["--exact", "actor::stage", "--nocapture"];
 /// A process on the stage; killed when dropped.
 pub struct Actor {
     child: Child,
-    stdin: ChildStdin,
+    /// `None` once it has been told to leave.
+    stdin: Option<ChildStdin>,
     lines: BufReader<ChildStdout>,
 }
 
@@ -44,7 +45,7 @@ impl Actor {
         let lines = BufReader::new(child.stdout.take().unwrap());
         stdin.write_all(b"go\n").unwrap();
         // Our descriptors are needed until it is in.
-        let mut actor = Self { child, stdin, lines };
+        let mut actor = Self { child, stdin: Some(stdin), lines };
         assert_eq!(actor.line(), "in");
         actor
     }
@@ -75,7 +76,8 @@ impl Actor {
     }
 
     pub fn leave(mut self) -> ExitStatus {
-        self.stdin.write_all(b"end\n").unwrap();
+        // Every part ends at the end of its input, however often it listens.
+        drop(self.stdin.take());
         self.wait()
     }
 }
@@ -168,7 +170,7 @@ fn spin(time: Duration) {
 /// Starts threads, beside the two that a test binary has. Tells how many threads could be started, and the error of the one that could not.
 fn threads(most: u64) {
     for count in 0..most {
-        if let Err(err) = std::thread::Builder::new().spawn(|| std::thread::park()) {
+        if let Err(err) = std::thread::Builder::new().spawn(std::thread::park) {
             return say(&format!("{count} {}", err.raw_os_error().unwrap()));
         }
     }

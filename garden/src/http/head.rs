@@ -1,0 +1,308 @@
+//! Heads of requests and responses.
+
+use super::body::Body;
+use super::target::Target;
+use super::wire::Wire;
+
+/// A request's head, at most; as much as the original takes.
+pub const LONGEST_REQUEST_HEAD: usize = (1 << 20) + 4096;
+const LONGEST_RESPONSE_HEAD: usize = 64 * 1024;
+const MOST_HEADERS: usize = 256;
+
+/// A request that is not understood; answered in plain text, and the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadRequest(pub &'static str);
+
+const BAD: BadRequest = BadRequest("400 Bad Request");
+const TOO_LARGE: BadRequest = BadRequest("431 Request Header Fields Too Large");
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// As it was sent.
+    pub method: String,
+    /// What is asked for.
+    pub target: Target,
+    /// HTTP/1.0, which knows no chunks.
+    pub old: bool,
+    /// The connection may serve another request.
+    pub keep_alive: bool,
+    /// The connection header asked for the opposite of the version's custom, and is answered.
+    pub says_connection: bool,
+    /// The client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// How the body is framed.
+    pub body: Body,
+    /// `X-Vcap-Request-Id`.
+    pub request_id: Option<String>,
+}
+
+/// A head, or why there is none.
+#[derive(Debug)]
+pub enum Received<T> {
+    /// It came.
+    Head(T),
+    /// The peer closed before it sent anything.
+    Closed,
+    /// It is not understood.
+    Bad(BadRequest),
+}
+
+impl RequestHead {
+    /// Reads a request's head. An I/O error or an end in the middle is `Err`.
+    pub async fn read(wire: &mut Wire) -> std::io::Result<Received<Self>> {
+        loop {
+            if let Some(end) = end_of_head(wire.ahead()) {
+                if end > LONGEST_REQUEST_HEAD {
+                    return Ok(Received::Bad(TOO_LARGE));
+                }
+                let parsed = Self::parse(&wire.ahead()[..end]);
+                if parsed.is_ok() {
+                    wire.consume(end);
+                }
+                return Ok(parsed.map_or_else(Received::Bad, Received::Head));
+            }
+            if wire.ahead().len() > LONGEST_REQUEST_HEAD {
+                return Ok(Received::Bad(TOO_LARGE));
+            }
+            if !wire.fill().await? {
+                return if wire.ahead().is_empty() {
+                    Ok(Received::Closed)
+                } else {
+                    Err(std::io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, BadRequest> {
+        if bytes.starts_with(b"\r") || bytes.starts_with(b"\n") {
+            return Err(BAD);
+        }
+        // What a client of HTTP/2 tries first.
+        if bytes.starts_with(b"PRI * HTTP/2.0\r\n") {
+            return Err(BadRequest("404 Not Found"));
+        }
+        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(bytes) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(BAD),
+            Err(httparse::Error::TooManyHeaders) => return Err(TOO_LARGE),
+            Err(httparse::Error::Version) if is_http(bytes) => {
+                return Err(BadRequest(
+                    "505 HTTP Version Not Supported: unsupported protocol version",
+                ));
+            }
+            Err(httparse::Error::HeaderName) if !has_line_without_colon(bytes) => {
+                return Err(BadRequest("400 Bad Request: invalid header name"));
+            }
+            Err(_) => return Err(BAD),
+        }
+        let (Some(method), Some(target)) = (request.method, request.path) else { return Err(BAD) };
+        let old = request.version == Some(0);
+        let mut head = Self {
+            method: method.to_owned(),
+            target: Target::parse(target).ok_or(BAD)?,
+            old,
+            keep_alive: !old,
+            says_connection: false,
+            expects_continue: false,
+            body: Body::Done,
+            request_id: None,
+        };
+        let mut hosts = 0;
+        let (mut length, mut chunked) = (None, false);
+        for header in request.headers.iter() {
+            let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            if is("host") {
+                hosts += 1;
+            } else if is("connection") {
+                head.connection(value);
+            } else if is("content-length") {
+                let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+                let parsed: u64 = value.parse().ok().filter(|_| digits).ok_or(BAD)?;
+                if length.replace(parsed).is_some_and(|other| other != parsed) {
+                    return Err(BAD);
+                }
+            } else if is("transfer-encoding") {
+                if chunked || !value.eq_ignore_ascii_case("chunked") {
+                    return Err(BadRequest("501 Not Implemented: unsupported transfer encoding"));
+                }
+                chunked = true;
+            } else if is("expect") {
+                head.expects_continue = value.eq_ignore_ascii_case("100-continue");
+            } else if is("x-vcap-request-id") {
+                head.request_id = Some(value.to_owned()).filter(|id| !id.is_empty());
+            }
+        }
+        if hosts == 0 && !old {
+            return Err(BadRequest("400 Bad Request: missing required Host header"));
+        }
+        // Both framings together, or chunks in HTTP/1.0, are how requests are smuggled.
+        if hosts > 1 || (chunked && (length.is_some() || old)) {
+            return Err(BAD);
+        }
+        head.body = if chunked {
+            Body::Chunked(None)
+        } else {
+            length.filter(|length| *length > 0).map_or(Body::Done, Body::Length)
+        };
+        Ok(head)
+    }
+
+    fn connection(&mut self, value: &str) {
+        for option in value.split(',').map(str::trim) {
+            if option.eq_ignore_ascii_case("close") {
+                self.keep_alive = false;
+                self.says_connection = !self.old;
+            } else if option.eq_ignore_ascii_case("keep-alive") && self.old {
+                self.keep_alive = true;
+                self.says_connection = true;
+            }
+        }
+    }
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// Status code.
+    pub status: u16,
+    /// How the body is framed; what a hijacked connection says of it is not true.
+    pub body: Body,
+}
+
+impl ResponseHead {
+    /// Reads a response's head; interim ones are passed over.
+    pub async fn read(wire: &mut Wire) -> std::io::Result<Self> {
+        let broken =
+            |what: &'static str| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+        loop {
+            let Some(end) = end_of_head(wire.ahead()) else {
+                if wire.ahead().len() > LONGEST_RESPONSE_HEAD {
+                    return Err(broken("the response's head is too long"));
+                }
+                if !wire.fill().await? {
+                    return Err(std::io::ErrorKind::UnexpectedEof.into());
+                }
+                continue;
+            };
+            let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+            let mut response = httparse::Response::new(&mut headers);
+            let parsed = response.parse(&wire.ahead()[..end]);
+            let (Ok(httparse::Status::Complete(_)), Some(status)) = (parsed, response.code) else {
+                return Err(broken("the response is no HTTP"));
+            };
+            let value = |name: &str| {
+                let found = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+                found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
+            };
+            let chunked =
+                value("transfer-encoding").is_some_and(|text| text.eq_ignore_ascii_case("chunked"));
+            let body = if chunked {
+                Body::Chunked(None)
+            } else {
+                match value("content-length") {
+                    Some(text) => Body::Length(
+                        text.parse().map_err(|_| broken("the response's length is no number"))?,
+                    ),
+                    None => Body::UntilClose,
+                }
+            };
+            wire.consume(end);
+            if status >= 200 {
+                return Ok(Self { status, body });
+            }
+        }
+    }
+}
+
+/// Where a head ends: behind the first empty line, or behind one at the very beginning.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    while let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') {
+        let line = &bytes[start..start + length];
+        start += length + 1;
+        if line.is_empty() || line == b"\r" {
+            return Some(start);
+        }
+    }
+    None
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end)
+}
+
+fn is_http(bytes: &[u8]) -> bool {
+    // Everything behind the second space, as the original cuts a request line.
+    let version = lines(bytes).next().and_then(|line| line.splitn(3, |byte| *byte == b' ').nth(2));
+    matches!(version, Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn has_line_without_colon(bytes: &[u8]) -> bool {
+    lines(bytes).skip(1).any(|line| !line.is_empty() && !line.contains(&b':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> &'static str {
+        RequestHead::parse(text.as_bytes()).unwrap_err().0
+    }
+
+    #[test]
+    fn heads_are_refused_in_the_originals_words() {
+        for (head, words) in [
+            ("GET /ping HTTP/1.1\r\n\r\n", "400 Bad Request: missing required Host header"),
+            ("GET /ping HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400 Bad Request"),
+            ("GET\r\n\r\n", "400 Bad Request"),
+            ("GET /ping\r\n\r\n", "400 Bad Request"),
+            (
+                "GET /ping HTTP/3.7\r\nHost: api\r\n\r\n",
+                "505 HTTP Version Not Supported: unsupported protocol version",
+            ),
+            (
+                "GET /ping HTTP/1.1\r\nHost: api\r\nBad Header: x\r\n\r\n",
+                "400 Bad Request: invalid header name",
+            ),
+            ("GET /ping HTTP/1.1\r\nHost: api\r\nNoColon\r\n\r\n", "400 Bad Request"),
+            ("\r\n", "400 Bad Request"),
+            ("GET /b%zz HTTP/1.1\r\nHost: api\r\n\r\n", "400 Bad Request"),
+            ("GET /a b HTTP/1.1\r\nHost: api\r\n\r\n", "400 Bad Request"),
+        ] {
+            assert_eq!(refusal(head), words, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn smuggled_framings_are_refused() {
+        for headers in [
+            "Content-Length: 3\r\nContent-Length: 4",
+            "Content-Length: 3\r\nTransfer-Encoding: chunked",
+            "Content-Length: +3",
+            "Content-Length: 3, 3",
+        ] {
+            let head = format!("PUT /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
+            assert_eq!(refusal(&head), "400 Bad Request", "{headers}");
+        }
+        assert!(
+            refusal("PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n")
+                .starts_with("501")
+        );
+    }
+
+    #[test]
+    fn bare_line_feeds_and_old_versions_are_read() {
+        let head =
+            RequestHead::parse(b"GET /ping HTTP/1.1\nHost: api\nConnection: close\n\n").unwrap();
+        assert!(!head.keep_alive && head.says_connection);
+        let head = RequestHead::parse(b"GET /ping HTTP/1.0\r\n\r\n").unwrap();
+        assert!(head.old && !head.keep_alive && !head.says_connection);
+    }
+}
