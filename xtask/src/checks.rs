@@ -4,6 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use crate::packages::{self, run as run_command};
+use crate::{build, elevated};
+
 /// Licences a dependency may have; an SPDX `OR` needs one of them, an `AND` all.
 const LICENCES: &[&str] = &[
     "0BSD",
@@ -23,42 +26,32 @@ const LICENCES: &[&str] = &[
 
 /// Runs all checks and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
-    cargo(&["fmt", "--all", "--check"])?;
+    packages::provide(&packages::UP.iter().chain(packages::TEST).collect::<Vec<_>>())?;
+    run_command(cargo().args(["fmt", "--all", "--check"]))?;
     licences()?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    documentation()?;
-    cargo(&["test", "--workspace"])
-}
-
-fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    run_command(Command::new("cargo").args(arguments))
-}
-
-fn documentation() -> anyhow::Result<()> {
+    run_command(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run_command(
-        Command::new("cargo")
+        cargo()
             .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "-D warnings"),
-    )
-}
-
-fn run_command(command: &mut Command) -> anyhow::Result<()> {
-    println!("==> {}", describe(command));
-    let status = command.status().with_context(|| format!("cannot start {}", describe(command)))?;
-    if !status.success() {
-        bail!("{} failed: {status}", describe(command));
+    )?;
+    let mut tests = cargo();
+    tests.args(["test", "--workspace"]);
+    if let Some(runner) = elevated::runner() {
+        tests.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     }
-    Ok(())
+    run_command(&mut tests)
 }
 
-fn describe(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(build::workspace());
+    command
 }
 
 /// Checks every dependency's licence from cargo's own metadata.
 fn licences() -> anyhow::Result<()> {
-    let output = Command::new("cargo")
+    let output = cargo()
         .args(["metadata", "--format-version", "1", "--filter-platform"])
         .arg("x86_64-unknown-linux-gnu")
         .output()

@@ -5,7 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod build;
 mod checks;
+mod elevated;
+mod packages;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -19,12 +24,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run all that CI runs: format, clippy, docs, tests, licences.
+    /// Run all that CI runs: format, licences, clippy, docs, tests.
     Test,
+    /// Make the one static file, `target/dist/bloomery`.
+    Dist,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Test => checks::run(),
+        Command::Dist => build::dist(),
     }
 }

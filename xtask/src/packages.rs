@@ -1,0 +1,123 @@
+//! Programs that the system has to bring: which are missing, and how they are installed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+use crate::elevated;
+
+/// A program and the package that brings it, by distribution.
+#[derive(Debug)]
+pub struct Program {
+    /// Its file name, looked for in `PATH` and the directories for administrators.
+    name: &'static str,
+    debian: &'static str,
+    fedora: &'static str,
+    arch: &'static str,
+    /// What it is for, for who reads the list.
+    purpose: &'static str,
+}
+
+const fn program(
+    name: &'static str,
+    [debian, fedora, arch]: [&'static str; 3],
+    purpose: &'static str,
+) -> Program {
+    Program { name, debian, fedora, arch, purpose }
+}
+
+/// What `cargo xtask up` needs.
+pub const UP: &[Program] = &[
+    program(
+        "busybox",
+        ["busybox-static", "busybox", "busybox"],
+        "the small root file system of the demonstration",
+    ),
+    program("runc", ["runc", "runc", "runc"], "the benchmark's first peer"),
+    program("crun", ["crun", "crun", "crun"], "the benchmark's second peer"),
+];
+
+/// What `cargo xtask test` needs beyond that.
+pub const TEST: &[Program] = &[
+    program(
+        "qemu-system-x86_64",
+        ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86"],
+        "test machines",
+    ),
+    program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
+    program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
+    program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap"], "a distribution's image"),
+];
+
+/// Installs the programs that are missing, or says how to.
+pub fn provide(programs: &[&Program]) -> anyhow::Result<()> {
+    let missing: Vec<_> =
+        programs.iter().filter(|program| find(program.name).is_none()).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("==> missing on this system:");
+    for program in &missing {
+        println!("    {:<20} {}", program.name, program.purpose);
+    }
+    let packages = |of: fn(&Program) -> &'static str| {
+        missing.iter().map(|program| of(program)).collect::<Vec<_>>().join(" ")
+    };
+    let debian = packages(|program| program.debian);
+    if find("apt-get").is_none() || !elevated::possible() {
+        bail!(
+            "install these and run the command again:\n  Debian, Ubuntu  apt-get install {debian}\n  \
+             Fedora          dnf install {}\n  Arch            pacman -S {}",
+            packages(|program| program.fedora),
+            packages(|program| program.arch),
+        );
+    }
+    println!("==> apt-get install {debian}");
+    apt(&["update", "-qq"])?;
+    let arguments: Vec<_> = ["install", "-y", "-qq", "--no-install-recommends"]
+        .into_iter()
+        .chain(debian.split(' '))
+        .collect();
+    apt(&arguments)
+}
+
+fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    // debconf asks no questions; dpkg's own chatter hides what matters.
+    let status = elevated::command("env")
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .args(arguments)
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} failed: {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// A program's path.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
+/// Runs a command to its end, showing it first.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    println!("==> {line}");
+    let status = command.status().with_context(|| format!("cannot start {line}"))?;
+    if !status.success() {
+        bail!("{line} failed: {status}");
+    }
+    Ok(())
+}
