@@ -1,3 +1,5 @@
 //! Images to layers to overlay: the root file systems of containers.
 
 #![forbid(unsafe_code)]
+
+pub mod busybox;

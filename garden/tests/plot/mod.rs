@@ -2,9 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -35,25 +33,6 @@ pub struct Outcome {
     pub error: String,
 }
 
-/// A root file system of nothing but busybox.
-pub fn busybox_root(root: &Path) {
-    for directory in ["bin", "dev", "etc", "home/vcap", "proc", "root", "sys", "tmp"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    fs::copy("/bin/busybox", root.join("bin/busybox"))
-        .expect("the tests need Debian's busybox-static as /bin/busybox");
-    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-    for applet in String::from_utf8(applets).unwrap().lines().filter(|name| *name != "busybox") {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-    }
-    let users = "root:x:0:0::/root:/bin/sh\nvcap:x:2000:2000::/home/vcap:/bin/sh\n";
-    fs::write(root.join("etc/passwd"), users).unwrap();
-    fs::write(root.join("etc/group"), "root:x:0:\nvcap:x:2000:\n").unwrap();
-    std::os::unix::fs::chown(root.join("home/vcap"), Some(2000), Some(2000)).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-    fs::set_permissions(root.join("tmp"), mode).unwrap();
-}
-
 impl Plot {
     pub fn new() -> Self {
         Self::with(|_| {})
@@ -63,7 +42,7 @@ impl Plot {
         let number = PLOTS.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| -> PathBuf { directory.path().join(name) };
-        busybox_root(&place("image"));
+        rootfs::busybox::build(&place("image"), &rootfs::busybox::find().unwrap()).unwrap();
         // Two tests at once must not meet in the names of links, cgroups and addresses.
         let unique = std::process::id() * 8 + number;
         let mut config = Config {
