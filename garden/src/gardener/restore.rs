@@ -1,14 +1,15 @@
 //! Starting: what an earlier daemon left is taken over, or removed.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use garden_cgroup::{DeviceFilter, Hierarchy, garden_default_devices};
 use garden_seccomp::garden_default;
+use garden_sys::mounts::{self, Access};
 use garden_sys::program::PROGRAM;
 use garden_sys::supervisor::{Exit, Supervisor};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -66,9 +67,7 @@ impl Gardener {
         let seccomp = garden_default()
             .compile()
             .map_err(|error| Error::because("cannot compile the seccomp profile", &error))?;
-        let own_image = File::open("/proc/self/exe")
-            .map(OwnedFd::from)
-            .map_err(|error| Error::because("cannot open the daemon's own executable", &error))?;
+        let own_image = image_of("/proc/self/exe".as_ref())?;
         let pool = Pool::start(Arc::clone(&maker), 0)
             .map_err(|error| Error::because("cannot start the pool's thread", &error))?;
         let gardener = Arc::new(Self {
@@ -246,6 +245,15 @@ impl Gardener {
     }
 }
 
+/// An executable by a read-only mount of its own. Whoever runs it inside a container, and gets at
+/// it by `/proc/<pid>/exe`, can write neither to it nor to the host's file (CVE-2019-5736); the mount
+/// is in no namespace, so nobody can make it writable.
+fn image_of(executable: &Path) -> Result<OwnedFd, Error> {
+    let access = Access { read_only: true, ..Access::default() };
+    mounts::bind(executable, access)
+        .map_err(|error| Error::because("cannot mount the daemon's own executable", &error))
+}
+
 /// An older supervisor goes on with our program; a refused upgrade leaves it as it is.
 fn bring_up_to_date(supervisor: &Supervisor) {
     match supervisor.is_current() {
@@ -302,4 +310,20 @@ fn make_maker(
         numbers: AtomicU32::new(number),
         tickets: AtomicU64::new(ticket),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn nobody_can_write_to_what_runs_inside() {
+        let place = tempfile::NamedTempFile::new().unwrap();
+        // A copy: a program that runs refuses writers anyway, but only until it ends.
+        std::fs::copy("/bin/true", place.path()).unwrap();
+        let image = super::image_of(place.path()).unwrap();
+        let path = format!("/proc/self/fd/{}", image.as_raw_fd());
+        let refused = std::fs::OpenOptions::new().append(true).open(&path).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
 }
