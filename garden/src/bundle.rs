@@ -107,6 +107,10 @@ impl<'a> Bundle<'a> {
         for cgroup in &self.cgroups {
             build.attach(cgroup.mount, cgroup.file, &cgroup.target)?;
         }
+        if self.many_hierarchies && !self.cgroups.is_empty() {
+            build.parts.push("/sys/fs/cgroup".into());
+            build.plan.text(tag::READ_ONLY, &c_text("/sys/fs/cgroup")?);
+        }
         if self.masked {
             for path in MASKED {
                 build.plan.text(tag::MASK, &c_text(path)?);

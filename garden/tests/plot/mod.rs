@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod running;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -108,6 +110,15 @@ impl Plot {
         let (output, error, exit) =
             self.runtime.block_on(async { tokio::time::timeout(PATIENCE, both).await }).unwrap();
         Outcome { exit, output, error }
+    }
+}
+
+/// Polls until it is so.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

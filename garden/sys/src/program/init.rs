@@ -154,6 +154,12 @@ fn follow(root: Fd, record: &Record<'_>, descriptors: &[Fd]) -> Answer<()> {
             }
         }
         tag::MAKE_DIRECTORY => directory_in(root, record.text()?).map(raw::close),
+        tag::READ_ONLY => {
+            let at = raw::open_in_root(root, record.text()?, raw::flag::PATH, 0)?;
+            let set = raw::mount_setattr(at, attribute::RDONLY, false);
+            raw::close(at);
+            set
+        }
         tag::HOSTNAME => raw::sethostname(record.text()?.to_bytes()),
         tag::SYSCTL => {
             let (path, rest) = Record::first_text(record.payload)?;

@@ -47,6 +47,8 @@ pub mod tag {
     pub const MAKE_DIRECTORY: u32 = 37;
     /// Two texts: path below /proc/sys (read from the container's own proc) and value.
     pub const SYSCTL: u32 = 38;
+    /// Text: where a mount is that becomes read-only, once something stands in it.
+    pub const READ_ONLY: u32 = 39;
 }
 
 /// One record.
