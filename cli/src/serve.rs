@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bloomery_garden::config::{Config, Listen, NetworkConfig};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::log::Format;
 
 /// Flags of the original server, by its names, and a few of our own.
 #[derive(clap::Args, Debug)]
@@ -22,7 +25,12 @@ pub struct Flags {
     #[arg(long, value_name = "PORT", default_value_t = 7777, help_heading = "Server")]
     bind_port: u16,
     /// Listen on this unix socket.
-    #[arg(long, value_name = "PATH", default_value = "/run/bloomery/garden.sock", help_heading = "Server")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/bloomery/garden.sock",
+        help_heading = "Server"
+    )]
     bind_socket: PathBuf,
     /// Permissions of the unix socket, octal.
     #[arg(long, value_name = "MODE", default_value = "0660", value_parser = octal, help_heading = "Server")]
@@ -30,15 +38,31 @@ pub struct Flags {
     /// Lowest level to log: debug, info, error or fatal.
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Server")]
     pub log_level: LogLevel,
+    /// How log lines look.
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Server")]
+    pub log_format: Format,
+    /// Time that a request's head may take from its first byte; 0 is for ever.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, help_heading = "Server")]
+    read_header_timeout: Duration,
     /// Tells apart several servers on one host: one or two letters or digits.
     #[arg(long, value_name = "TAG", default_value = "b", value_parser = tag, help_heading = "Server")]
     tag: String,
 
     /// Directory of containers' records.
-    #[arg(long, value_name = "DIR", default_value = "/run/bloomery/depot", help_heading = "Containers")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/bloomery/depot",
+        help_heading = "Containers"
+    )]
     depot: PathBuf,
     /// Directory of the keeper's socket.
-    #[arg(long, value_name = "DIR", default_value = "/run/bloomery/keeper", help_heading = "Containers")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/bloomery/keeper",
+        help_heading = "Containers"
+    )]
     keeper_dir: PathBuf,
     /// Image of containers that name none: a directory, a tar or an OCI layout.
     #[arg(long, value_name = "PATH", help_heading = "Containers")]
@@ -63,7 +87,12 @@ pub struct Flags {
     pool_size: usize,
 
     /// Directory of images and containers' writable layers.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/bloomery/garden", help_heading = "Images")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/bloomery/garden",
+        help_heading = "Images"
+    )]
     store: PathBuf,
     /// Serve an image reference from a local directory, tar or OCI layout.
     #[arg(long, value_name = "URI=PATH", value_parser = alias, help_heading = "Images")]
@@ -128,6 +157,17 @@ pub enum LogLevel {
     Error,
     /// Nothing but the end.
     Fatal,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Fatal => Self::OFF,
+        }
+    }
 }
 
 /// Flags that mean nothing here. They are accepted, so that an existing start script works, and
@@ -222,6 +262,13 @@ impl Obsolete {
 }
 
 impl Flags {
+    /// How long a request's head may take.
+    pub fn head_patience(&self) -> Duration {
+        /// As long as nobody waits.
+        const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        if self.read_header_timeout.is_zero() { FOR_EVER } else { self.read_header_timeout }
+    }
+
     /// The configuration, and the names of flags that have no effect.
     pub fn into_config(self) -> (Config, Vec<&'static str>) {
         let ignored = self.obsolete.given();
@@ -293,7 +340,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Ok(total);
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or("a number without a unit (ms, s, m, h)")?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .ok_or("a number without a unit (ms, s, m, h)")?;
         let number: u64 = rest[..digits].parse().map_err(|_| "not a duration like 90s or 1h30m")?;
         rest = &rest[digits..];
         let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
@@ -305,7 +354,8 @@ fn duration(text: &str) -> Result<Duration, String> {
             "h" => seconds(3600),
             other => return Err(format!("unknown unit {other:?}; known are ms, s, m, h")),
         };
-        total = part.and_then(|part| total.checked_add(part)).ok_or("a duration beyond all bounds")?;
+        total =
+            part.and_then(|part| total.checked_add(part)).ok_or("a duration beyond all bounds")?;
         rest = &rest[unit..];
     }
     Ok(total)
@@ -314,18 +364,23 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// An INI file's settings as flags. Section names are for people only, as in the original; a value
 /// of `true` is a flag without a value, and `false` is no flag.
 pub fn ini_flags(path: &Path) -> anyhow::Result<Vec<OsString>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut flags = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
-        if line.is_empty() || line.starts_with([';', '#']) || (line.starts_with('[') && line.ends_with(']')) {
+        if line.is_empty()
+            || line.starts_with([';', '#'])
+            || (line.starts_with('[') && line.ends_with(']'))
+        {
             continue;
         }
         let Some((name, value)) = line.split_once('=') else {
             bail!("{}:{number}: neither a [section] nor `name = value`: {line}", path.display());
         };
         let (name, value) = (name.trim(), value.trim());
-        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        let value =
+            value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
         match value {
             "true" => flags.push(format!("--{name}").into()),
             "false" => {}
@@ -352,8 +407,11 @@ mod tests {
     #[test]
     fn an_ini_file_becomes_flags() {
         let place = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(place.path(), "; c\n[server]\nbind-ip = 127.0.0.1\n[x]\nskip-setup=true\nallow-host-access=false\n")
-            .unwrap();
+        std::fs::write(
+            place.path(),
+            "; c\n[server]\nbind-ip = 127.0.0.1\n[x]\nskip-setup=true\nallow-host-access=false\n",
+        )
+        .unwrap();
         assert_eq!(ini_flags(place.path()).unwrap(), ["--bind-ip=127.0.0.1", "--skip-setup"]);
         std::fs::write(place.path(), "bind-ip\n").unwrap();
         assert!(ini_flags(place.path()).unwrap_err().to_string().contains(":1: "));

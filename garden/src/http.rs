@@ -5,6 +5,7 @@
 //! everything else is here.
 
 pub mod body;
+pub mod date;
 pub mod head;
 pub mod target;
 pub mod wire;

@@ -19,6 +19,7 @@ mod identity;
 mod network;
 mod pool;
 pub mod process;
+pub mod server;
 mod terminal;
 mod volumes;
 

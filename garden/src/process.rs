@@ -383,6 +383,11 @@ impl Attachment {
         });
     }
 
+    /// Leaves with the daemon: the input stays open for whoever comes back.
+    pub fn leave_input(&mut self) {
+        self.holds_input = false;
+    }
+
     /// Waits until the process has ended and its output has been read.
     pub async fn ended(&self) -> Exit {
         let mut finished = self.process.finished.subscribe();

@@ -93,6 +93,16 @@ impl Gardener {
     /// What a container uses.
     pub fn metrics(&self, handle: &str) -> Result<Metrics, Error> {
         let (container, _call) = self.call(handle)?;
+        self.metrics_of(&container)
+    }
+
+    /// As [`Self::metrics`], without a pause of the container's grace time.
+    pub fn metrics_untouched(&self, handle: &str) -> Result<Metrics, Error> {
+        self.metrics_of(&*self.find(handle)?)
+    }
+
+    fn metrics_of(&self, container: &Container) -> Result<Metrics, Error> {
+        let handle = container.handle.as_str();
         let body = container.body().ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))?;
         let used = body
             .slot

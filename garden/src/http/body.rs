@@ -49,6 +49,7 @@ async fn line(wire: &mut Wire) -> io::Result<Vec<u8>> {
     }
 }
 
+// The failure is in the original's words.
 fn chunk_size(line: &[u8]) -> io::Result<u64> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let digits = std::str::from_utf8(digits).unwrap_or_default();
@@ -56,7 +57,7 @@ fn chunk_size(line: &[u8]) -> io::Result<u64> {
     u64::from_str_radix(digits, 16)
         .ok()
         .filter(|_| hexadecimal)
-        .ok_or_else(|| broken("a chunk's size is no hexadecimal number"))
+        .ok_or_else(|| broken("invalid byte in chunk length"))
 }
 
 impl Body {

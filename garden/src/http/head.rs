@@ -34,6 +34,8 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// How the body is framed.
     pub body: Body,
+    /// The body says it is a form, of either kind.
+    pub is_form: bool,
     /// `X-Vcap-Request-Id`.
     pub request_id: Option<String>,
 }
@@ -52,8 +54,9 @@ pub enum Received<T> {
 impl RequestHead {
     /// Reads a request's head. An I/O error or an end in the middle is `Err`.
     pub async fn read(wire: &mut Wire) -> std::io::Result<Received<Self>> {
+        let mut searched = 0;
         loop {
-            if let Some(end) = end_of_head(wire.ahead()) {
+            if let Some(end) = end_of_head(wire.ahead(), &mut searched) {
                 if end > LONGEST_REQUEST_HEAD {
                     return Ok(Received::Bad(TOO_LARGE));
                 }
@@ -76,13 +79,28 @@ impl RequestHead {
         }
     }
 
+    fn new(method: &str, target: Target, old: bool) -> Self {
+        Self {
+            method: method.to_owned(),
+            target,
+            old,
+            keep_alive: !old,
+            says_connection: false,
+            expects_continue: false,
+            body: Body::Done,
+            is_form: false,
+            request_id: None,
+        }
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self, BadRequest> {
         if bytes.starts_with(b"\r") || bytes.starts_with(b"\n") {
             return Err(BAD);
         }
-        // What a client of HTTP/2 tries first.
+        // What a client of HTTP/2 tries first; to the original it is a request like any other.
         if bytes.starts_with(b"PRI * HTTP/2.0\r\n") {
-            return Err(BadRequest("404 Not Found"));
+            let preface = Self::new("PRI", Target::parse("*").ok_or(BAD)?, false);
+            return Ok(Self { keep_alive: false, says_connection: true, ..preface });
         }
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
@@ -102,16 +120,7 @@ impl RequestHead {
         }
         let (Some(method), Some(target)) = (request.method, request.path) else { return Err(BAD) };
         let old = request.version == Some(0);
-        let mut head = Self {
-            method: method.to_owned(),
-            target: Target::parse(target).ok_or(BAD)?,
-            old,
-            keep_alive: !old,
-            says_connection: false,
-            expects_continue: false,
-            body: Body::Done,
-            request_id: None,
-        };
+        let mut head = Self::new(method, Target::parse(target).ok_or(BAD)?, old);
         let mut hosts = 0;
         let (mut length, mut chunked) = (None, false);
         for header in request.headers.iter() {
@@ -132,6 +141,10 @@ impl RequestHead {
                     return Err(BadRequest("501 Not Implemented: unsupported transfer encoding"));
                 }
                 chunked = true;
+            } else if is("content-type") {
+                let kind = value.split(';').next().unwrap_or_default().trim();
+                head.is_form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+                    || kind.eq_ignore_ascii_case("multipart/form-data");
             } else if is("expect") {
                 head.expects_continue = value.eq_ignore_ascii_case("100-continue");
             } else if is("x-vcap-request-id") {
@@ -141,9 +154,13 @@ impl RequestHead {
         if hosts == 0 && !old {
             return Err(BadRequest("400 Bad Request: missing required Host header"));
         }
-        // Both framings together, or chunks in HTTP/1.0, are how requests are smuggled.
-        if hosts > 1 || (chunked && (length.is_some() || old)) {
+        if hosts > 1 || (chunked && old) {
             return Err(BAD);
+        }
+        // Both framings together are how requests are smuggled. As in the original the chunks count,
+        // but nothing that follows on such a connection is believed (RFC 9112, section 6.3).
+        if chunked && length.is_some() {
+            head.keep_alive = false;
         }
         head.body = if chunked {
             Body::Chunked(None)
@@ -180,8 +197,9 @@ impl ResponseHead {
     pub async fn read(wire: &mut Wire) -> std::io::Result<Self> {
         let broken =
             |what: &'static str| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+        let mut searched = 0;
         loop {
-            let Some(end) = end_of_head(wire.ahead()) else {
+            let Some(end) = end_of_head(wire.ahead(), &mut searched) else {
                 if wire.ahead().len() > LONGEST_RESPONSE_HEAD {
                     return Err(broken("the response's head is too long"));
                 }
@@ -213,6 +231,7 @@ impl ResponseHead {
                 }
             };
             wire.consume(end);
+            searched = 0;
             if status >= 200 {
                 return Ok(Self { status, body });
             }
@@ -220,14 +239,15 @@ impl ResponseHead {
     }
 }
 
-/// Where a head ends: behind the first empty line, or behind one at the very beginning.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut start = 0;
-    while let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') {
-        let line = &bytes[start..start + length];
-        start += length + 1;
+/// Where a head ends: behind the first empty line, or behind one at the very beginning. Lines up to
+/// `searched` have been seen before, so that a head that comes byte by byte costs no more than one
+/// that comes at once.
+fn end_of_head(bytes: &[u8], searched: &mut usize) -> Option<usize> {
+    while let Some(length) = bytes[*searched..].iter().position(|byte| *byte == b'\n') {
+        let line = &bytes[*searched..*searched + length];
+        *searched += length + 1;
         if line.is_empty() || line == b"\r" {
-            return Some(start);
+            return Some(*searched);
         }
     }
     None
@@ -282,12 +302,9 @@ mod tests {
 
     #[test]
     fn smuggled_framings_are_refused() {
-        for headers in [
-            "Content-Length: 3\r\nContent-Length: 4",
-            "Content-Length: 3\r\nTransfer-Encoding: chunked",
-            "Content-Length: +3",
-            "Content-Length: 3, 3",
-        ] {
+        for headers in
+            ["Content-Length: 3\r\nContent-Length: 4", "Content-Length: +3", "Content-Length: 3, 3"]
+        {
             let head = format!("PUT /x HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
             assert_eq!(refusal(&head), "400 Bad Request", "{headers}");
         }
@@ -295,6 +312,13 @@ mod tests {
             refusal("PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n")
                 .starts_with("501")
         );
+    }
+
+    #[test]
+    fn chunks_win_over_a_length_and_end_the_connection() {
+        let head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = RequestHead::parse(head).unwrap();
+        assert_eq!((head.body, head.keep_alive), (Body::Chunked(None), false));
     }
 
     #[test]

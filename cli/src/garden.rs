@@ -1,0 +1,90 @@
+//! `bloomery garden`: the container daemon.
+
+use std::ffi::OsString;
+
+use anyhow::Context;
+use bloomery_garden::Gardener;
+use bloomery_garden::config::Config;
+use bloomery_garden::server::{self, Listener, Settings};
+use clap::{Args, FromArgMatches, Subcommand};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::log;
+use crate::serve::{Flags, ini_flags};
+
+/// What to do with a Garden.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve the Garden API until SIGTERM or SIGINT; containers live on.
+    #[command(alias = "server")]
+    Serve(Box<Flags>),
+}
+
+/// Runs it to its end.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(flags) => serve(with_file(*flags)?),
+    }
+}
+
+/// Flags from the INI file come first, so that the command line's win.
+fn with_file(flags: Flags) -> anyhow::Result<Flags> {
+    let Some(path) = &flags.config else { return Ok(flags) };
+    let from_file = ini_flags(path)?;
+    // All that stands behind `garden serve`.
+    let from_line = std::env::args_os()
+        .skip_while(|argument| argument != "serve" && argument != "server")
+        .skip(1);
+    let all =
+        std::iter::once(OsString::from("bloomery garden serve")).chain(from_file).chain(from_line);
+    let command =
+        Flags::augment_args(clap::Command::new("bloomery garden serve")).args_override_self(true);
+    let matches = command.try_get_matches_from(all).unwrap_or_else(|error| error.exit());
+    Flags::from_arg_matches(&matches).map_err(Into::into)
+}
+
+fn serve(flags: Flags) -> anyhow::Result<()> {
+    log::start(flags.log_level.into(), flags.log_format);
+    let settings = Settings { head_patience: flags.head_patience(), ..Settings::default() };
+    let (config, ignored) = flags.into_config();
+    for flag in ignored {
+        tracing::warn!("--{flag} has no effect in this server");
+    }
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let served = runtime.block_on(until_stopped(config, settings));
+    // Calls that do not end are no reason to stay: a killed daemon loses nothing either.
+    runtime.shutdown_background();
+    served
+}
+
+/// Binds the socket first, so that whoever waits for the server sees it, and serves once what an
+/// earlier server left has been taken over.
+async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    let (stopper, stop) = watch::channel(false);
+    let mut stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; containers live on");
+        stopper.send_replace(true);
+        // Held, since a sender that is dropped stops the server as well.
+        stopper.closed().await;
+    });
+    let listener = Listener::bind(&config.listen)?;
+    let address = format!("{:?}", config.listen);
+    let handle = tokio::runtime::Handle::current();
+    let starting = tokio::task::spawn_blocking(move || Gardener::start(config, handle));
+    let gardener = tokio::select! {
+        started = starting => started.context("the start was broken off")??,
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+    };
+    tracing::info!(address, "serving");
+    server::serve(listener, gardener.clone(), settings, stop).await;
+    tokio::task::spawn_blocking(move || gardener.leave()).await.context("the end was broken off")
+}

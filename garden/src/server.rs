@@ -1,0 +1,157 @@
+//! Garden's HTTP API on a socket.
+//!
+//! ```text
+//! listener ──> connection ──route──> calls     one call on the gardener, a JSON answer
+//!                  │                 files     archives in and out
+//!                  ├── run, attach ─> hijack   frames both ways until the process ends
+//!                  └── stdout, stderr streams  raw output of an attach, found by its token
+//! ```
+//!
+//! A connection is one task, and stays one when it is hijacked. What the gardener does blocks, so it
+//! runs on threads for that: short calls on the runtime's, archives on threads of their own, because
+//! a client decides how long those take.
+
+mod calls;
+mod connection;
+mod files;
+mod hijack;
+mod listener;
+mod reply;
+mod route;
+mod streams;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use listener::Listener;
+
+use crate::error::Error;
+use crate::gardener::Gardener;
+use tokens::Tokens;
+
+/// After a stop, calls that are under way may take so long.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long accepting pauses when there are no descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What an operator decides about the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How long a request's head may take from its first byte to its last.
+    pub head_patience: Duration,
+    /// How long a connection may be idle between requests. The official client leaves connections
+    /// of failed calls open for ever.
+    pub idle_patience: Duration,
+    /// Connections at once; further ones wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            head_patience: Duration::from_secs(60),
+            idle_patience: Duration::from_secs(120),
+            connections: 4096,
+        }
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    gardener: Arc<Gardener>,
+    tokens: Arc<Tokens>,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Makes a blocking call on a thread that may block.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Arc<Gardener>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let gardener = Arc::clone(&self.gardener);
+        let called = tokio::task::spawn_blocking(move || call(&gardener)).await;
+        called.unwrap_or_else(|_| Err(Error::Plain("the server failed in this call".into())))
+    }
+
+    /// Waits until the server is to stop.
+    async fn stopped(&self) {
+        // A sender that is gone will not stop us any more, but nor does anybody want us to serve.
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+}
+
+/// Serves until `stop` is true. Then it accepts no more, closes idle connections, lets go of
+/// processes' clients without a final frame, and waits for calls that are under way.
+pub async fn serve(
+    listener: Listener,
+    gardener: Arc<Gardener>,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+) {
+    let shared = Arc::new(Shared { gardener, tokens: Arc::default(), settings, stop });
+    let mut connections = JoinSet::new();
+    accept(&listener, &shared, &mut connections).await;
+    drop(listener);
+    let finished = tokio::time::timeout(STOP_PATIENCE, async {
+        while let Some(ended) = connections.join_next().await {
+            note_end(ended);
+        }
+    });
+    if finished.await.is_err() {
+        tracing::warn!(left = connections.len(), "calls do not end; leaving them");
+    }
+}
+
+async fn accept(listener: &Listener, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
+    let room = Arc::new(Semaphore::new(shared.settings.connections));
+    let mut warned = false;
+    loop {
+        let admitted = async {
+            let place = Arc::clone(&room).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            () = shared.stopped() => return,
+            Some(ended) = connections.join_next() => {
+                note_end(ended);
+                continue;
+            }
+            admitted = admitted => admitted,
+        };
+        match accepted {
+            Ok(wire) => {
+                warned = false;
+                let shared = Arc::clone(shared);
+                connections.spawn(async move {
+                    connection::serve(&shared, wire).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // No descriptors or no memory; a connection that is gone already is no reason to say
+                // anything. Either way clients that wait are served later.
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(%error, "cannot accept connections for a moment");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn note_end(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}

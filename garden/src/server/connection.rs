@@ -1,0 +1,180 @@
+//! One connection: requests one after the other, until it is closed or hijacked.
+
+use std::time::{Duration, Instant};
+
+use super::reply::{self, Reply};
+use super::route::{Call, Route, route};
+use super::{Shared, calls, files, hijack, streams};
+use crate::http::head::Received;
+use crate::http::{BadRequest, Body, RequestHead, Wire};
+
+/// What is read of a body that nobody wanted, to keep its connection.
+const MOST_DISCARDED: usize = 256 * 1024;
+/// How long the rest of a body may take, and a client to close its side after we have closed ours.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a client may take to read an answer.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
+
+enum Next {
+    Request(Box<RequestHead>),
+    Refused(BadRequest),
+    End,
+}
+
+/// What becomes of a connection after a call.
+enum After {
+    /// Another request may follow.
+    Keep,
+    Close,
+}
+
+pub(super) async fn serve(shared: &Shared, mut wire: Wire) {
+    loop {
+        let mut head = match next(shared, &mut wire).await {
+            Next::Request(head) => head,
+            Next::Refused(bad) => {
+                if wire.write(&reply::refusal(bad)).await.is_ok() {
+                    close(wire).await;
+                }
+                return;
+            }
+            Next::End => return,
+        };
+        let begun = Instant::now();
+        let found = route(&head.method, &head.target.path);
+        let said = match found {
+            Route::Call { call: Call::Plain(call), handle, item } => {
+                calls::answer(shared, &mut wire, &mut head, call, handle, item).await
+            }
+            Route::Call { call: Call::StreamIn, handle, .. } => {
+                files::stream_in(shared, &mut wire, &mut head, handle).await
+            }
+            Route::Call { call: Call::StreamOut, handle, .. } => {
+                match files::stream_out(shared, &head, handle).await {
+                    Ok(archive) => {
+                        log(&head, 200, begun);
+                        match files::send(&mut wire, &head, archive).await {
+                            Ok(()) if head.keep_alive && !head.old => continue,
+                            Ok(()) => return close(wire).await,
+                            // The connection's end is how a client learns that this was not all.
+                            Err(_) => return,
+                        }
+                    }
+                    Err(reply) => reply,
+                }
+            }
+            Route::Call { call: Call::Run, handle, .. } => {
+                match hijack::run(shared, &mut wire, &mut head, handle).await {
+                    Ok(attached) => {
+                        log(&head, 201, begun);
+                        return hijack::converse(shared, wire, &head, attached).await;
+                    }
+                    Err(reply) => reply,
+                }
+            }
+            Route::Call { call: Call::Attach, handle, item } => {
+                match hijack::attach(shared, &mut wire, &mut head, handle, item).await {
+                    Ok(attached) => {
+                        log(&head, 200, begun);
+                        return hijack::converse(shared, wire, &head, attached).await;
+                    }
+                    Err(reply) => reply,
+                }
+            }
+            Route::Call { call: Call::Output(stream), item, .. } => {
+                log(&head, 200, begun);
+                return streams::serve(shared, wire, &head, &item, stream).await;
+            }
+            Route::OtherMethods(allow) => Reply::other_methods(allow),
+            Route::Nowhere if head.method == "OPTIONS" && head.target.path == "*" => {
+                Reply::nothing()
+            }
+            Route::Nowhere => Reply::nowhere(),
+        };
+        log(&head, said.status, begun);
+        match send(shared, &mut wire, &mut head, &said).await {
+            Ok(After::Keep) => {}
+            Ok(After::Close) => return close(wire).await,
+            Err(_) => return,
+        }
+    }
+}
+
+fn log(head: &RequestHead, status: u16, begun: Instant) {
+    let (method, path, request) = (&head.method, &head.target.path, &head.request_id);
+    let request = request.as_deref().unwrap_or_default();
+    tracing::debug!(method, path, status, request, took = ?begun.elapsed(), "request");
+}
+
+async fn next(shared: &Shared, wire: &mut Wire) -> Next {
+    let begun = async {
+        if wire.ahead().is_empty() {
+            let idle = tokio::time::timeout(shared.settings.idle_patience, wire.fill()).await;
+            if !matches!(idle, Ok(Ok(true))) {
+                return Next::End;
+            }
+        }
+        match tokio::time::timeout(shared.settings.head_patience, RequestHead::read(wire)).await {
+            Ok(Ok(Received::Head(head))) => Next::Request(Box::new(head)),
+            Ok(Ok(Received::Bad(bad))) => Next::Refused(bad),
+            Ok(Ok(Received::Closed) | Err(_)) | Err(_) => Next::End,
+        }
+    };
+    tokio::select! {
+        biased;
+        next = begun => next,
+        () = shared.stopped() => Next::End,
+    }
+}
+
+async fn send(
+    shared: &Shared,
+    wire: &mut Wire,
+    head: &mut RequestHead,
+    said: &Reply,
+) -> std::io::Result<After> {
+    let bytes = said.bytes(head);
+    match tokio::time::timeout(ANSWER_PATIENCE, wire.write(&bytes)).await {
+        Ok(written) => written?,
+        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+    }
+    let keep = !said.ends_connection(head) && !shared.is_stopping() && discard(wire, head).await;
+    Ok(if keep { After::Keep } else { After::Close })
+}
+
+/// Reads the rest of a body, within reason; whether that was all of it. A reading that was given up
+/// in the middle of a line fails here.
+async fn discard(wire: &mut Wire, head: &mut RequestHead) -> bool {
+    if head.body == Body::Done {
+        return true;
+    }
+    if head.expects_continue {
+        return false;
+    }
+    let all = tokio::time::timeout(LAST_PATIENCE, async {
+        let mut left = MOST_DISCARDED;
+        loop {
+            match head.body.next(wire).await {
+                Ok(Some(piece)) if piece.len() <= left => left -= piece.len(),
+                Ok(None) => return true,
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
+    });
+    all.await.unwrap_or(false)
+}
+
+/// Closes our side first and reads on for a moment: bytes that nobody has read would turn the end
+/// into a reset, and the client would lose our last words.
+pub(super) async fn close(mut wire: Wire) {
+    if wire.finish().await.is_err() {
+        return;
+    }
+    let _ = tokio::time::timeout(LAST_PATIENCE, async {
+        while let Ok(true) = wire.fill().await {
+            let length = wire.ahead().len();
+            wire.consume(length);
+        }
+    })
+    .await;
+}
