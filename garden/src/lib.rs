@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+pub mod client;
 mod command;
 pub mod config;
 mod container;
