@@ -45,6 +45,7 @@ pub const TEST: &[Program] = &[
         ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86"],
         "test machines",
     ),
+    program("mkfs.ext4", ["e2fsprogs", "e2fsprogs", "e2fsprogs"], "disks of test machines"),
     program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
     program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
     program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap"], "a distribution's image"),

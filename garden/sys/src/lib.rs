@@ -1,6 +1,8 @@
 //! The kernel behind safe types; the only crate with unsafe code.
 
 pub mod bpf;
+pub mod child;
+pub mod entropy;
 pub mod mounts;
 pub mod plan;
 pub mod program;

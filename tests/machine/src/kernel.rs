@@ -1,0 +1,156 @@
+//! Debian's cloud kernels, unpacked into the cache, never installed.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::cache;
+
+/// A kernel that test machines can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// Debian 12's own.
+    V6_1,
+    /// Debian 12's backport of Debian 13's.
+    V6_12,
+}
+
+impl Kernel {
+    /// All of them, the oldest first.
+    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+        }
+    }
+
+    /// The package that depends on the newest kernel of this line.
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::V6_1 => "linux-image-cloud-amd64",
+            Self::V6_12 => "linux-image-6.12-cloud-amd64",
+        }
+    }
+
+    /// Answers where the kernel is, and downloads it first if it is not there.
+    pub(crate) fn files(self) -> anyhow::Result<Files> {
+        let home = cache::directory().join("kernels").join(self.name());
+        let lock = cache::lock_file(&format!("kernel-{self}"))?;
+        lock.lock()?;
+        if !home.exists() {
+            self.download(&home).with_context(|| {
+                format!("cannot get Debian's kernel {self} (package {})", self.meta_package())
+            })?;
+        }
+        Files::find(&home)
+    }
+
+    fn download(self, home: &Path) -> anyhow::Result<()> {
+        let package = match self.package()? {
+            Some(package) => package,
+            // A machine that never asked for the package lists, as a fresh container image.
+            None => {
+                call("apt-get", ["update", "-qq"], Path::new("/"))?;
+                let package = self.package()?;
+                package.context("the package sources of this machine do not have it")?
+            }
+        };
+        let kernels = home.parent().context("a kernel's home is below the cache")?;
+        fs::create_dir_all(kernels)?;
+        // On success the directory gets its name in one step; a failure leaves nothing.
+        let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(kernels)?;
+        eprintln!("machine: downloading {package}");
+        call("apt-get", ["download", "-qq", &package], partial.path())?;
+        let mut files = fs::read_dir(partial.path())?;
+        let file = files.next().context("apt-get download left no file")??.path();
+        call("dpkg-deb", [OsStr::new("-x"), file.as_os_str(), OsStr::new(".")], partial.path())?;
+        fs::remove_file(file)?;
+        // Modules of newer kernels are compressed; once is enough to unpack them.
+        let unpack = r"find lib/modules -name '*.ko.xz' -exec /bin/busybox unxz {} +";
+        call("sh", ["-c", unpack], partial.path())?;
+        fs::rename(partial.path(), home)?;
+        Ok(())
+    }
+
+    /// The package that the meta package of this line depends on. `apt-get download` takes what
+    /// it is given as a pattern, so the whole name is needed.
+    fn package(self) -> anyhow::Result<Option<String>> {
+        let output = Command::new("apt-cache")
+            .args(["show", "--no-all-versions", self.meta_package()])
+            .output()
+            .context("cannot start apt-cache: test machines run Debian's kernels")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
+        Ok(depends.and_then(|names| {
+            let mut names = names.split(',').filter_map(|name| name.split_whitespace().next());
+            names.find(|name| name.starts_with("linux-image-")).map(str::to_owned)
+        }))
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Kernel {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let found = Self::ALL.into_iter().find(|kernel| kernel.name() == text);
+        found.with_context(|| format!("there is no kernel {text}: 6.1 or 6.12"))
+    }
+}
+
+/// An unpacked kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// The image that boots.
+    pub image: PathBuf,
+    /// The directory with all module files.
+    pub modules: PathBuf,
+}
+
+impl Files {
+    fn find(home: &Path) -> anyhow::Result<Self> {
+        let only = |directory: &str, prefix: &str| -> anyhow::Result<PathBuf> {
+            let directory = home.join(directory);
+            let entries = fs::read_dir(&directory)
+                .with_context(|| format!("cannot read {directory:?}; remove {home:?}"))?;
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with(prefix) {
+                    return Ok(entry.path());
+                }
+            }
+            bail!("there is no {prefix}* in {directory:?}; remove {home:?}")
+        };
+        Ok(Self { image: only("boot", "vmlinuz-")?, modules: only("lib/modules", "")? })
+    }
+}
+
+/// Runs a program to its end and reports what it said if it failed.
+pub(crate) fn call<S: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+    directory: &Path,
+) -> anyhow::Result<Vec<u8>> {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(directory);
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(output.stdout)
+}

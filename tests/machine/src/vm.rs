@@ -1,0 +1,202 @@
+//! A test machine.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use machine_agent::wire::{Command, Identity};
+use serde_json::json;
+
+use crate::cache;
+use crate::kernel::Kernel;
+use crate::link::{Link, Outcome, Process};
+use crate::qemu::{NO_NETWORK, Qemu, Role, SWITCHED, arguments};
+use crate::qmp::Qmp;
+use crate::switch::Switch;
+use crate::template::Template;
+
+/// How long [`Machine::run`] waits. Thirty times what a command may take outside.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A running clone of a template. It ends with this value, and with this process.
+///
+/// When it is dropped by a panicking thread, what may tell the reason is kept below
+/// `target/machine/evidence`.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    link: Link,
+    control: Mutex<Qmp>,
+    qemu: Qemu,
+    directory: tempfile::TempDir,
+    _template: Arc<Template>,
+}
+
+/// A machine's place on a switch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub switch: &'a Switch,
+    pub port: usize,
+    pub hardware: [u8; 6],
+    pub address: (Ipv4Addr, u8),
+}
+
+impl Machine {
+    /// Starts a machine without a network; its name is the host's name inside. A kernel's first
+    /// machine is booted, all others are cloned.
+    pub fn start(kernel: Kernel, name: &str) -> anyhow::Result<Self> {
+        Self::start_at(kernel, name, None)
+    }
+
+    pub(crate) fn start_at(
+        kernel: Kernel,
+        name: &str,
+        place: Option<Place<'_>>,
+    ) -> anyhow::Result<Self> {
+        let template = Template::of(kernel)?;
+        let directory = tempfile::Builder::new().prefix("machine-").tempdir()?;
+        let path = directory.path();
+        symlink(&template.directory, path.join("template"))?;
+        let net = match place {
+            None => NO_NETWORK,
+            Some(place) => {
+                place.switch.attach(place.port, path)?;
+                SWITCHED
+            }
+        };
+        let started = (|| {
+            let mut qemu = Qemu::start(path, &arguments(Role::Clone, net))?;
+            let mut control = qemu.control(path)?;
+            let shared = json!([{"capability": "x-ignore-shared", "state": true}]);
+            control.call("migrate-set-capabilities", json!({"capabilities": shared}))?;
+            control.call("migrate-incoming", json!({"uri": "exec:cat template/state"}))?;
+            let status = control
+                .wait_for("query-status", &["paused", "running", "postmigrate", "prelaunch"])?;
+            if status != "running" {
+                control.call("cont", json!({}))?;
+            }
+            let link = Link::new(qemu.connect(&path.join("agent"))?)?;
+            let identity = Identity {
+                time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?,
+                seed: seed()?,
+                name: name.to_owned(),
+                hardware: place.map_or([0x52, 0x54, 0, 0, 0, 1], |place| place.hardware),
+                address: place.map(|place| place.address),
+            };
+            link.identify(identity).context("the machine does not take its identity")?;
+            anyhow::Ok((qemu, control, link))
+        })();
+        let (qemu, control, link) = started.with_context(|| {
+            let log = fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
+            format!("cannot clone a machine with kernel {kernel}: {log}")
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            link,
+            control: Mutex::new(control),
+            qemu,
+            directory,
+            _template: template,
+        })
+    }
+
+    /// Its host name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a program to its end.
+    pub fn run(&self, words: &[&str]) -> anyhow::Result<Outcome> {
+        self.spawn(&Command::new(words))?.outcome(PATIENCE)
+    }
+
+    /// Runs a shell script to its end.
+    pub fn sh(&self, script: &str) -> anyhow::Result<Outcome> {
+        self.run(&["sh", "-c", script])
+    }
+
+    /// Starts a process; as many as you like at a time.
+    pub fn spawn(&self, command: &Command) -> anyhow::Result<Process> {
+        self.link
+            .execute(command)
+            .with_context(|| format!("machine {}: {}", self.name, command.arguments.join(" ")))
+    }
+
+    /// Copies a file of the host to an absolute path inside, with its permission bits.
+    pub fn put(&self, file: &Path, path: &str) -> anyhow::Result<()> {
+        let content = fs::read(file).with_context(|| format!("cannot read {file:?}"))?;
+        let mode = fs::metadata(file)?.permissions().mode() & 0o7777;
+        self.put_bytes(&content, path, mode)
+    }
+
+    /// Makes a file inside.
+    pub fn put_bytes(&self, content: &[u8], path: &str, mode: u32) -> anyhow::Result<()> {
+        self.link.put(content, path, mode).with_context(|| format!("machine {}", self.name))
+    }
+
+    /// Ends it as a loss of power does.
+    pub fn kill(&mut self) {
+        self.qemu.kill();
+    }
+
+    /// Halts it: nothing inside runs, no time passes for it, its peers hear nothing.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.tell("stop", json!({}))
+    }
+
+    /// Lets it go on, with its clock as late as the pause was long.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.tell("cont", json!({}))
+    }
+
+    /// Plugs its network cable in or out: inside, `eth0` has a carrier or none.
+    pub fn set_link(&self, up: bool) -> anyhow::Result<()> {
+        self.tell("set_link", json!({"name": "net", "up": up}))
+    }
+
+    fn tell(&self, command: &str, arguments: serde_json::Value) -> anyhow::Result<()> {
+        let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        control.call(command, arguments).with_context(|| format!("machine {}", self.name))?;
+        Ok(())
+    }
+
+    /// Saves what may tell why something failed, and answers where.
+    pub fn keep_evidence(&self) -> anyhow::Result<PathBuf> {
+        let unique = format!("{}-{}", self.name, std::process::id());
+        let directory = cache::directory().join("evidence").join(unique);
+        fs::create_dir_all(&directory)?;
+        for name in ["console.log", "qemu.log"] {
+            fs::copy(self.directory.path().join(name), directory.join(name))?;
+        }
+        fs::write(directory.join("transcript"), self.link.transcript())?;
+        let said =
+            self.link.execute(&Command::new(&["dmesg"])).and_then(|dmesg| dmesg.outcome(PATIENCE));
+        fs::write(
+            directory.join("dmesg"),
+            said.map_or_else(|err| format!("{err:#}"), |said| said.output),
+        )?;
+        Ok(directory)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            match self.keep_evidence() {
+                Ok(directory) => eprintln!("machine {}: see {}", self.name, directory.display()),
+                Err(err) => eprintln!("machine {}: no evidence kept: {err:#}", self.name),
+            }
+        }
+    }
+}
+
+/// Random bytes of the host's.
+fn seed() -> anyhow::Result<Vec<u8>> {
+    let mut seed = vec![0; 64];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut seed)?;
+    Ok(seed)
+}
