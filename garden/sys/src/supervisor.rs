@@ -792,6 +792,13 @@ impl Inner {
             .append(true)
             .open(&log_path)
             .map_err(io_error(format!("open {}", log_path.display())))?;
+        // What we inherited from who started us is not for children that outlive us: a lock file
+        // would stay locked for as long as a container lives.
+        raw::close_range_on_exec(3, u32::MAX).map_err(|errno| {
+            io_error("keep inherited descriptors from the anchor")(io::Error::from_raw_os_error(
+                errno.0,
+            ))
+        })?;
         let mut anchor = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("bloomery-anchor")
             .arg("anchor")

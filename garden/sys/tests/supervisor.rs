@@ -175,3 +175,17 @@ fn an_upgrade_keeps_pids_and_children_and_a_refused_one_changes_nothing() {
     input.write_all(b"8\n").unwrap();
     assert_eq!(cell.exit_of(ticket), Exit::Status(8));
 }
+
+#[test]
+fn what_the_daemon_inherited_is_not_handed_on() {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+    // As if it had come from who started the daemon, under a number that the keeper leaves alone.
+    let inherited = rustix::io::fcntl_dupfd_cloexec(&write, 200).unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let cell = Cell::new();
+    drop((write, inherited));
+    let mut byte = [0; 1];
+    // Another test's child may hold it for a moment, between its clone and its exec.
+    wait_until("the pipe ends", || rustix::io::read(&read, &mut byte) == Ok(0));
+    drop(cell);
+}
