@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use garden_api::WindowSize;
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, major, minor, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, major, minor, openat2};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -26,8 +26,9 @@ pub struct Terminal {
     pub slave: OwnedFd,
 }
 
-/// Opens a terminal in the container whose process 1 is `init` (a pid of the daemon's namespace).
-pub fn open(init: i32, size: WindowSize) -> std::io::Result<Terminal> {
+/// Opens a terminal in the container whose process 1 is `init` (a pid of the daemon's namespace) and
+/// whose root is `owner` on the host.
+pub fn open(init: i32, owner: u32, size: WindowSize) -> std::io::Result<Terminal> {
     let root = File::open(format!("/proc/{init}/root"))?;
     let master = openat2(
         &root,
@@ -47,6 +48,7 @@ pub fn open(init: i32, size: WindowSize) -> std::io::Result<Terminal> {
     unlockpt(&master)?;
     let slave =
         ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    fchown(&slave, Some(Uid::from_raw(owner)), None)?;
     resize(&master, size)?;
     Ok(Terminal { master, slave })
 }

@@ -435,8 +435,9 @@ impl Gardener {
 }
 
 fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<Ends, Error> {
+    let owner = if privileged { 0 } else { MAPPED_ROOT };
     if let Some(tty) = tty {
-        let opened = terminal::open(body.init.pid, tty.window_size.unwrap_or_default());
+        let opened = terminal::open(body.init.pid, owner, tty.window_size.unwrap_or_default());
         let terminal = opened.map_err(|error| Error::because("cannot open a terminal", &error))?;
         let duplicate = || {
             terminal
@@ -449,11 +450,12 @@ fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<E
     }
     let pipe = || {
         let made = pipe_with(PipeFlags::CLOEXEC).and_then(|(read, write)| {
-            // So that /dev/stdout can be opened again inside, whoever the process is.
+            // The container's root gives them on to the process's user.
             if !privileged {
-                let owner = rustix::fs::Uid::from_raw(MAPPED_ROOT);
-                rustix::fs::fchown(&read, Some(owner), None)?;
-                rustix::fs::fchown(&write, Some(owner), None)?;
+                let user = Some(rustix::fs::Uid::from_raw(owner));
+                let group = Some(rustix::fs::Gid::from_raw(owner));
+                rustix::fs::fchown(&read, user, group)?;
+                rustix::fs::fchown(&write, user, group)?;
             }
             Ok((read, write))
         });

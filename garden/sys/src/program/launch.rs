@@ -95,6 +95,7 @@ fn start(launch: &Launch<'_>, slot: &Slot) -> Result<core::convert::Infallible, 
         Unknown::User => at(Step::User)(Errno::ENOENT),
         Unknown::Group => at(Step::Group)(Errno::ENOENT),
     })?;
+    give_streams(launch.terminal, &user);
     change_directory(&plan, &user).map_err(at(Step::Directory))?;
     let command = Command::assemble(&plan, &user, wanted).map_err(at(Step::Plan))?;
     drop_privileges(&plan, &user, group)?;
@@ -158,6 +159,19 @@ fn enter(privileged: bool) -> Answer<()> {
     raw::set_uid(0)?;
     let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
     Ok(())
+}
+
+/// Makes the user the owner of its pipes or terminal, so that it can open them again by name
+/// (`/dev/stdout`, `$(tty)`). Anything else, such as the host's `/dev/null`, stays whose it is.
+fn give_streams(terminal: bool, user: &passwd::User<'_>) {
+    const FORMAT: u32 = 0o170_000;
+    const FIFO: u32 = 0o010_000;
+    for stream in 0..3 {
+        if terminal || raw::file_mode(stream).is_ok_and(|mode| mode & FORMAT == FIFO) {
+            // Where the container's root may not, the process has what it was given all the same.
+            let _ = raw::chown(stream, c"", user.uid, u32::MAX);
+        }
+    }
 }
 
 /// A regular file of the container, of bounded size; `None` where there is none. Opened without
