@@ -289,8 +289,9 @@ impl Gardener {
     pub fn raze(&self) -> Result<(), Error> {
         let mut errors = Vec::new();
         for handle in self.list(&[(STATE.to_owned(), "all".to_owned())].into()) {
-            if let Err(error) = self.destroy(&handle) {
-                errors.push(format!("{handle}: {error}"));
+            match self.destroy_for_certain(&handle) {
+                Ok(()) | Err(Error::ContainerNotFound(_)) => {}
+                Err(error) => errors.push(format!("{handle}: {error}")),
             }
         }
         self.leave();

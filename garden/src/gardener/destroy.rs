@@ -24,7 +24,27 @@ impl Gardener {
         if !container.begin_destroy() {
             return Err(Error::Plain("container already being destroyed".into()));
         }
-        let destroyed = self.undo(&container);
+        self.undo_or_keep(&container)
+    }
+
+    /// Destroys a container, waiting for whoever is destroying it already.
+    pub(super) fn destroy_for_certain(&self, handle: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + 3 * UNKILLABLE;
+        loop {
+            let container = self.find(handle)?;
+            if container.begin_destroy() {
+                return self.undo_or_keep(&container);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Plain("container already being destroyed".into()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Removes everything of a container whose destroyer the caller is, or lets the next one try.
+    fn undo_or_keep(&self, container: &Arc<Container>) -> Result<(), Error> {
+        let destroyed = self.undo(container);
         if destroyed.is_err() {
             container.fail_destroy();
         }
