@@ -208,6 +208,13 @@ impl ParkedInit {
         Ok(())
     }
 
+    /// Whether it still waits: somebody may have killed it.
+    pub fn is_alive(&self) -> bool {
+        [self.pidfd.as_fd(), self.control.as_fd()]
+            .into_iter()
+            .all(|end| wait_readable(end, Duration::ZERO) == Err(rustix::io::Errno::TIMEDOUT))
+    }
+
     /// One of its namespaces (`net`, `user`, `mnt`, ...), by the name in `/proc/<pid>/ns`.
     pub fn namespace(&self, kind: &str) -> Result<OwnedFd, Error> {
         let path = format!("/proc/{}/ns/{kind}", self.pid);
@@ -349,8 +356,9 @@ impl Supervisor {
         let flags = if privileged { flag::PRIVILEGED } else { 0 }
             | if cgroup.is_some() { flag::CGROUP } else { 0 };
         let message = Message { operation: operation::PARK, flags, ticket, ..Message::default() };
-        let (answer, _) = self.inner.ask("park a process 1", message, &descriptors)?;
-        let pidfd = self.hold(ticket, &answer, None)?;
+        let answer = self.make_child("park a process 1", message, &descriptors)?;
+        let held = self.hold(ticket, &answer, None);
+        let pidfd = held.inspect_err(|_| self.abandon(ticket))?;
         Ok(ParkedInit { ticket, pid: answer.pid, pidfd, control: ours })
     }
 
@@ -384,26 +392,23 @@ impl Supervisor {
             | if launch.cgroup.is_some() { flag::CGROUP } else { 0 }
             | if launch.image.is_some() { flag::IMAGE } else { 0 };
         let message = Message { operation: operation::LAUNCH, flags, ticket, ..Message::default() };
-        let answer = match self.inner.ask("start a process", message, &descriptors) {
-            Ok((answer, _)) => answer,
-            Err(Error::Disconnected { attempt }) => {
-                // The next keeper's ledger says whether the child was cloned.
-                self.inner.current_link(PATIENCE)?;
-                let child = self.child(ticket)?.ok_or(Error::Disconnected { attempt })?;
-                let slot = self
-                    .inner
-                    .current_link(PATIENCE)?
-                    .ledger
-                    .find(ticket)
-                    .map_or(0, |(index, _)| index);
-                Message { pid: child.pid, slot: u32::try_from(slot).unwrap_or(0), ..message }
-            }
-            Err(error) => return Err(error),
-        };
+        let answer = self.make_child("start a process", message, &descriptors)?;
         drop(result_theirs);
-        let pidfd = self.hold(ticket, &answer, Some(launch.kept))?;
+        let followed = self.follow_launch(ticket, &answer, launch.kept, &result);
+        followed.inspect_err(|_| self.abandon(ticket))
+    }
+
+    /// Waits until a cloned child has executed its program, or failed to.
+    fn follow_launch(
+        &self,
+        ticket: u64,
+        answer: &Message,
+        kept: Kept<'_>,
+        result: &OwnedFd,
+    ) -> Result<Result<Launched, Failure>, Error> {
+        let pidfd = self.hold(ticket, answer, Some(kept))?;
         let mut record = [0; wire::RESULT];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&result, &mut record))
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(result, &mut record))
             .map_err(errno_error("read a launch's result"))?;
         let Some((step, errno, detail)) = wire::decode_result(&record[..length]) else {
             return Ok(Ok(Launched { pid: answer.pid, pidfd }));
@@ -413,6 +418,40 @@ impl Supervisor {
             .map_err(errno_error("wait for a failed launch to end"))?;
         self.release(ticket)?;
         Ok(Err(Failure { step, errno, detail }))
+    }
+
+    /// Has a child cloned, once. Where a keeper was lost the next one's ledger says whether it was;
+    /// if it never was, it is asked for again.
+    fn make_child(
+        &self,
+        attempt: &'static str,
+        message: Message,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Message, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = match self.inner.ask(attempt, message, descriptors) {
+                Err(error @ Error::Disconnected { .. }) => error,
+                other => return other.map(|(answer, _)| answer),
+            };
+            let link = self.inner.current_link(PATIENCE)?;
+            if let Some((index, slot)) = link.ledger.find(message.ticket) {
+                let slot_number = u32::try_from(index).unwrap_or(0);
+                let pid = slot.pid.load(Ordering::Relaxed);
+                return Ok(Message { pid, slot: slot_number, ..message });
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Kills and forgets a child that this daemon cannot look after.
+    fn abandon(&self, ticket: u64) {
+        let message = Message { operation: operation::KILL, ticket, ..Message::default() };
+        // Where even this fails, the next daemon finds a child that no record has, and removes it.
+        let _ = self.inner.ask_again("kill a child", message, &[]);
+        let _ = self.release(ticket);
     }
 
     /// Holds duplicates of a child's descriptors, as anchor and keeper do; answers its pidfd.
@@ -441,18 +480,27 @@ impl Supervisor {
             // SAFETY: pidfd_open answers a new descriptor that nobody else knows.
             Ok(fd) => Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }),
             // Ended and reaped already: the keeper's own pidfd still refers to it.
-            Err(_) => Arc::new(self.take_pidfd(ticket)?),
+            Err(raw::Errno::ESRCH) => Arc::new(self.take_pidfd(ticket)?),
+            Err(errno) => {
+                let source = io::Error::from_raw_os_error(errno.0);
+                return Err(io_error("open a child's pidfd")(source));
+            }
         };
         descriptors[store::PIDFD] = Some(Arc::clone(&pidfd));
         lock(&self.inner.held).insert(ticket, Held { slot: answer.slot, descriptors });
         Ok(pidfd)
     }
 
-    fn take_all(&self, ticket: u64) -> Result<(u32, Vec<OwnedFd>), Error> {
+    /// Asks for duplicates of all of a child's descriptors: which there are, and these.
+    fn take_all(&self, ticket: u64) -> Result<(Message, Vec<OwnedFd>), Error> {
         let message = Message { operation: operation::TAKE, ticket, ..Message::default() };
-        let (answer, descriptors) =
-            self.inner.ask_again("hand over a child's descriptors", message, &[])?;
-        Ok((answer.slot, descriptors))
+        let attempt = "hand over a child's descriptors";
+        let (answer, descriptors) = self.inner.ask_again(attempt, message, &[])?;
+        if descriptors.len() < answer.flags.count_ones() as usize {
+            // The kernel leaves out what has no place in our table.
+            return Err(errno_error("take a child's descriptors")(rustix::io::Errno::MFILE));
+        }
+        Ok((answer, descriptors))
     }
 
     fn take_pidfd(&self, ticket: u64) -> Result<OwnedFd, Error> {
@@ -464,9 +512,7 @@ impl Supervisor {
     pub fn take(&self, ticket: u64) -> Result<(Taken, Arc<OwnedFd>), Error> {
         const PARTIAL: Error =
             Error::Disconnected { attempt: "hand over all of a child's descriptors" };
-        let message = Message { operation: operation::TAKE, ticket, ..Message::default() };
-        let (answer, descriptors) =
-            self.inner.ask_again("hand over a child's descriptors", message, &[])?;
+        let (answer, descriptors) = self.take_all(ticket)?;
         let mut places = [None, None, None, None];
         let mut held = Held { slot: answer.slot, descriptors: [None, None, None, None] };
         let mut descriptors = descriptors.into_iter();

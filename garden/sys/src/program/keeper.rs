@@ -309,6 +309,7 @@ impl Keeper {
                 answer.flags = kept;
             }),
             operation::EMPTY => self.empty(request.ticket),
+            operation::KILL => self.kill(request.ticket),
             operation::END_INPUT => self.end_input(request.ticket),
             operation::UPGRADE => match self.check_upgrade(request, descriptors) {
                 // Answered when the new program has said whether it can go on from here.
@@ -561,6 +562,15 @@ impl Keeper {
             }
             self.foreign[index] = Foreign::No;
         }
+    }
+
+    fn kill(&self, ticket: u64) -> Answer<()> {
+        const SIGKILL: i32 = 9;
+        let (index, slot) = self.ledger.find(ticket).ok_or(Errno::ENOENT)?;
+        if slot.is_current() {
+            raw::pidfd_signal(store::place(index, store::PIDFD), SIGKILL)?;
+        }
+        Ok(())
     }
 
     fn release(&mut self, ticket: u64) -> Answer<()> {

@@ -25,6 +25,8 @@ impl Errno {
     pub const EINTR: Self = Self(4);
     /// Bad descriptor.
     pub const EBADF: Self = Self(9);
+    /// No such process.
+    pub const ESRCH: Self = Self(3);
     /// No child to wait for.
     pub const ECHILD: Self = Self(10);
     /// Would block.

@@ -24,6 +24,8 @@ pub mod operation {
     pub const UPGRADE: u32 = 7;
     /// Close the supervisor's ends of a child's stdin.
     pub const END_INPUT: u32 = 8;
+    /// SIGKILL a child.
+    pub const KILL: u32 = 9;
     /// Keeper to daemon: a child has ended.
     pub const ENDED: u32 = 100;
 }
