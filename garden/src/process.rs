@@ -36,6 +36,8 @@ const MOST_QUEUED: usize = 4000;
 const MOST_BYTES: usize = 32 * 1024;
 /// Bytes kept for the first client, the newest; as much as the keeper keeps while no daemon listens.
 const MOST_EARLY: usize = 256 * 1024;
+/// Bytes in a pipe at most, unless a process has enlarged its own (pipe(7)).
+const MOST_PIPED: usize = 1024 * 1024;
 /// How long after a process's end output is waited for that descendants could still write.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -227,12 +229,15 @@ impl Process {
         }
         let _ = self.pidfd.set(pidfd);
         let _ = self.upkeep.set(upkeep);
+        let (hurry, hurried) = watch::channel(false);
         let pumps: Vec<_> = sources
             .into_iter()
             .enumerate()
-            .map(|(stream, source)| self.runtime.spawn(Arc::clone(self).pump(stream, source)))
+            .map(|(stream, source)| {
+                self.runtime.spawn(Arc::clone(self).pump(stream, source, hurried.clone()))
+            })
             .collect();
-        self.runtime.spawn(Arc::clone(self).see_to_the_end(pumps));
+        self.runtime.spawn(Arc::clone(self).see_to_the_end(pumps, hurry));
         Ok(())
     }
 
@@ -246,10 +251,23 @@ impl Process {
         *self.finished.borrow()
     }
 
-    async fn pump(self: Arc<Self>, stream: usize, source: Arc<AsyncFd<OwnedFd>>) {
+    /// Reads a stream to its end, or until nothing is there to read any more once `hurry` says so.
+    async fn pump(
+        self: Arc<Self>,
+        stream: usize,
+        source: Arc<AsyncFd<OwnedFd>>,
+        mut hurry: watch::Receiver<bool>,
+    ) {
         let mut buffer = vec![0; MOST_BYTES];
         loop {
-            let Ok(mut ready) = source.readable().await else { break };
+            let ready = tokio::select! {
+                ready = source.readable() => ready,
+                _ = hurry.wait_for(|hurry| *hurry) => {
+                    self.read_rest(stream, &source, &mut buffer);
+                    break;
+                }
+            };
+            let Ok(mut ready) = ready else { break };
             match ready.try_io(|source| Ok(rustix::io::read(source.as_fd(), &mut buffer)?)) {
                 Ok(Ok(length @ 1..)) => lock(&self.fans[stream]).put(&buffer[..length]),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -261,14 +279,31 @@ impl Process {
         lock(&self.fans[stream]).end();
     }
 
-    async fn see_to_the_end(self: Arc<Self>, pumps: Vec<tokio::task::JoinHandle<()>>) {
+    /// What a process wrote before it ended is in the pipe by now, which holds so much at most.
+    fn read_rest(&self, stream: usize, source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) {
+        let mut left = MOST_PIPED;
+        while let Ok(length @ 1..) = rustix::io::read(source.as_fd(), &mut *buffer) {
+            lock(&self.fans[stream]).put(&buffer[..length]);
+            left = left.saturating_sub(length);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    async fn see_to_the_end(
+        self: Arc<Self>,
+        pumps: Vec<tokio::task::JoinHandle<()>>,
+        hurry: watch::Sender<bool>,
+    ) {
         let mut exit = self.exit.subscribe();
         let Ok(ended) = exit.wait_for(Option::is_some).await.map(|exit| *exit) else { return };
         let deadline = tokio::time::Instant::now() + LINGER;
         for mut pump in pumps {
             // Whoever still holds the pipe is a descendant, which may hold it for ever.
             if tokio::time::timeout_at(deadline, &mut pump).await.is_err() {
-                pump.abort();
+                hurry.send_replace(true);
+                let _ = pump.await;
             }
         }
         self.fans.iter().for_each(|fan| lock(fan).end());
