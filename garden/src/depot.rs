@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use garden_api::{ContainerSpec, PortMapping};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 /// Where a container is in its life.
@@ -97,7 +99,12 @@ const RECORD: &str = "container.json";
 #[derive(Debug)]
 pub struct Depot {
     path: PathBuf,
+    /// The directory, locked for as long as this value lives.
+    _lock: File,
 }
+
+/// How long an earlier daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn context(attempt: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     let attempt = format!("{attempt} {}", path.display());
@@ -105,10 +112,20 @@ fn context(attempt: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 impl Depot {
-    /// Opens the depot, making its directory.
+    /// Opens the depot, making its directory. Only one daemon has it at a time; one that is just
+    /// ending is waited for.
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path).map_err(context("make the depot", path))?;
-        Ok(Self { path: path.to_path_buf() })
+        let lock = File::open(path).map_err(context("open the depot", path))?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if Instant::now() >= deadline {
+                let attempt = "have the depot, which another daemon uses,";
+                return Err(context(attempt, path)(errno.into()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Self { path: path.to_path_buf(), _lock: lock })
     }
 
     /// A container's directory.
@@ -226,6 +243,18 @@ mod tests {
         depot.remove("a").unwrap();
         depot.remove("a").unwrap();
         assert!(depot.read_all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_second_daemon_waits_for_the_first_one_to_end() {
+        let place = tempfile::tempdir().unwrap();
+        let first = Depot::open(place.path()).unwrap();
+        let path = place.path().to_path_buf();
+        let second = std::thread::spawn(move || Depot::open(&path).map(drop));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!second.is_finished());
+        drop(first);
+        second.join().unwrap().unwrap();
     }
 
     #[test]
