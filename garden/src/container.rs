@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use garden_cgroup::Slot;
@@ -14,6 +14,8 @@ use crate::process::Process;
 /// A container's process 1.
 #[derive(Clone, Debug)]
 pub struct Init {
+    /// Its name between daemon and keeper.
+    pub ticket: u64,
     /// Its pid in the daemon's pid namespace.
     pub pid: i32,
     /// Its pidfd.
@@ -35,8 +37,25 @@ pub struct Container {
     /// Its name; never changes.
     pub handle: String,
     inner: Mutex<Inner>,
+    /// Signalled when it has been made, or could not be.
+    settled: Condvar,
     /// Writes of the record go one after the other, newest last.
     saving: Mutex<()>,
+}
+
+/// Who has a container in hand. Only one at a time does.
+///
+/// ```text
+///  Maker ──(made)──> Nobody <──(failed)── Destroyer ──> Forgotten
+///    └──(failed)────────────────────────────^
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hand {
+    Maker,
+    Nobody,
+    Destroyer,
+    /// Nothing is left of it, and nothing will be written any more.
+    Forgotten,
 }
 
 #[derive(Debug)]
@@ -44,7 +63,7 @@ struct Inner {
     record: Record,
     body: Option<Body>,
     processes: HashMap<String, Arc<Process>>,
-    destroying: bool,
+    hand: Hand,
     grace: Grace,
 }
 
@@ -57,12 +76,13 @@ struct Grace {
 }
 
 impl Container {
-    /// A container as its record has it.
-    pub fn new(record: Record, body: Option<Body>, grace_time: Duration) -> Self {
+    /// A container as its record has it, in the hand of who makes it or takes it over.
+    pub fn new(record: Record, grace_time: Duration) -> Self {
         let grace = Grace { time: grace_time, calls: 0, since: Instant::now() };
         let handle = record.spec.handle.clone();
-        let inner = Inner { record, body, processes: HashMap::new(), destroying: false, grace };
-        Self { handle, inner: Mutex::new(inner), saving: Mutex::new(()) }
+        let hand = Hand::Maker;
+        let inner = Inner { record, body: None, processes: HashMap::new(), hand, grace };
+        Self { handle, inner: Mutex::new(inner), settled: Condvar::new(), saving: Mutex::new(()) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -79,22 +99,36 @@ impl Container {
         look(&self.inner().record)
     }
 
-    /// Changes the record, in memory and in the depot. What is answered is durable.
+    /// Changes the record in the depot, then in memory. What is answered is durable; after an error
+    /// nothing has changed.
     pub fn change<T>(
         &self,
         depot: &Depot,
         change: impl FnOnce(&mut Record) -> T,
     ) -> Result<T, Error> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let (record, answer) = {
-            let mut inner = self.inner();
-            let answer = change(&mut inner.record);
-            (inner.record.clone(), answer)
+        let mut record = {
+            let inner = self.inner();
+            if inner.hand == Hand::Forgotten {
+                return Err(Error::ContainerNotFound(self.handle.clone()));
+            }
+            inner.record.clone()
         };
+        let answer = change(&mut record);
         depot
             .save(&record)
             .map_err(|error| Error::because("cannot write a container's record", &error))?;
+        self.inner().record = record;
         Ok(answer)
+    }
+
+    /// Removes the record; nothing is written after that. Repeatable.
+    pub fn forget(&self, depot: &Depot) -> std::io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        depot.remove(&self.handle)?;
+        self.inner().hand = Hand::Forgotten;
+        self.settled.notify_all();
+        Ok(())
     }
 
     /// What the container is made of, once it has been made.
@@ -113,14 +147,37 @@ impl Container {
         inner.record.phase == Phase::Created
     }
 
-    /// Takes the right to destroy it; only one caller at a time has it.
-    pub fn begin_destroy(&self) -> bool {
-        !std::mem::replace(&mut self.inner().destroying, true)
+    /// It has been made, or taken over: anybody may use it.
+    pub fn settle(&self) {
+        self.inner().hand = Hand::Nobody;
+        self.settled.notify_all();
+    }
+
+    /// Whoever makes it cannot, and is the one to remove what there is of it.
+    pub fn give_up(&self) {
+        self.inner().hand = Hand::Destroyer;
+        self.settled.notify_all();
+    }
+
+    /// Takes the right to destroy it, once it has been made; only one caller at a time has it.
+    pub fn begin_destroy(&self) -> Result<(), Error> {
+        let mut inner = self
+            .settled
+            .wait_while(self.inner(), |inner| inner.hand == Hand::Maker)
+            .unwrap_or_else(PoisonError::into_inner);
+        match inner.hand {
+            Hand::Maker | Hand::Nobody => {
+                inner.hand = Hand::Destroyer;
+                Ok(())
+            }
+            Hand::Destroyer => Err(Error::Plain("container already being destroyed".into())),
+            Hand::Forgotten => Err(Error::ContainerNotFound(self.handle.clone())),
+        }
     }
 
     /// Gives the right back after a destroy that failed.
     pub fn fail_destroy(&self) {
-        self.inner().destroying = false;
+        self.inner().hand = Hand::Nobody;
     }
 
     /// A process by id.
@@ -133,14 +190,18 @@ impl Container {
         self.inner().processes.values().cloned().collect()
     }
 
-    /// Enters a process under its id, unless the id is taken.
-    pub fn add_process(&self, process: &Arc<Process>) -> bool {
+    /// Enters a process under its id, unless the id is taken or the container is being destroyed.
+    pub fn add_process(&self, process: &Arc<Process>) -> Result<(), Error> {
         let mut inner = self.inner();
-        if inner.processes.contains_key(process.id()) {
-            return false;
+        if matches!(inner.hand, Hand::Destroyer | Hand::Forgotten) {
+            return Err(Error::ContainerNotFound(self.handle.clone()));
         }
-        inner.processes.insert(process.id().to_owned(), Arc::clone(process));
-        true
+        let id = process.id();
+        if inner.processes.contains_key(id) {
+            return Err(Error::Plain(format!("process ID '{id}' already in use")));
+        }
+        inner.processes.insert(id.to_owned(), Arc::clone(process));
+        Ok(())
     }
 
     /// Forgets a process.

@@ -11,6 +11,7 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Gardener {
     own_image: OwnedFd,
     memory_watch: usage::MemoryWatch,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// The daemon is about to end: what its clients leave is left to the next one.
+    leaving: AtomicBool,
     runtime: Handle,
 }
 
@@ -280,8 +283,10 @@ impl Gardener {
         next
     }
 
-    /// Parts from the containers, which run on. What was parked is removed.
+    /// Parts from the containers, which run on. What was parked is removed. Clients are let go after
+    /// this, so that their going ends nobody's input.
     pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
         self.pool.close();
     }
 
@@ -295,6 +300,7 @@ impl Gardener {
             }
         }
         self.leave();
+        self.maker.remove_stray_slots();
         if !errors.is_empty() {
             return Err(Error::Plain(format!("not destroyed: {}", errors.join("; "))));
         }

@@ -1,6 +1,6 @@
 //! Parked containers: what every container needs and no container's wishes decide, made ahead.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,9 @@ pub struct Unit {
     pub link: Option<Plumbed>,
 }
 
+/// What a slot is filled with: process 1, `/dev`, link.
+type Content = (ParkedInit, OwnedFd, Option<Plumbed>);
+
 /// What makes units.
 #[derive(Debug)]
 pub struct Maker {
@@ -46,6 +49,8 @@ pub struct Maker {
     pub numbers: AtomicU32,
     /// Next ticket.
     pub tickets: AtomicU64,
+    /// Slots that could not be removed, to be tried again.
+    pub stray_slots: Mutex<BTreeSet<u32>>,
 }
 
 impl Maker {
@@ -60,6 +65,7 @@ impl Maker {
         let slot = self
             .hierarchy
             .create(number)
+            .inspect_err(|_| self.leave_slot(number))
             .map_err(|error| Error::because("cannot make a cgroup", &error))?;
         let made = self.fill(number, &slot, privileged);
         match made {
@@ -71,12 +77,7 @@ impl Maker {
         }
     }
 
-    fn fill(
-        &self,
-        number: u32,
-        slot: &Slot,
-        privileged: bool,
-    ) -> Result<(ParkedInit, OwnedFd, Option<Plumbed>), Error> {
+    fn fill(&self, number: u32, slot: &Slot, privileged: bool) -> Result<Content, Error> {
         let cgroup =
             |error: garden_cgroup::Error| Error::because("cannot prepare a cgroup", &error);
         slot.restrict_devices(&self.devices).map_err(cgroup)?;
@@ -87,6 +88,16 @@ impl Maker {
             .supervisor
             .park(self.ticket(), privileged, Some(birth.as_fd()), &joins)
             .map_err(|error| Error::because("cannot make a container's process 1", &error))?;
+        let ticket = init.ticket;
+        let furnished = self.furnish(number, init, privileged);
+        if furnished.is_err() {
+            // It has ended with its socket.
+            self.release(ticket);
+        }
+        furnished
+    }
+
+    fn furnish(&self, number: u32, init: ParkedInit, privileged: bool) -> Result<Content, Error> {
         if !privileged {
             init.map_ids(ID_MAP, ID_MAP)
                 .map_err(|error| Error::because("cannot map ids", &error))?;
@@ -109,6 +120,10 @@ impl Maker {
             self.network.unplumb(link);
         }
         self.remove_slot(&unit.slot);
+        self.release(ticket);
+    }
+
+    fn release(&self, ticket: u64) {
         if let Err(error) = self.supervisor.release(ticket) {
             tracing::warn!(%error, "an unused process 1 is not released");
         }
@@ -118,7 +133,33 @@ impl Maker {
         let removed =
             slot.kill(Duration::from_secs(10)).and_then(|()| slot.remove(Duration::from_secs(1)));
         if let Err(error) = removed {
-            tracing::warn!(slot = slot.number(), %error, "a cgroup is left behind");
+            tracing::warn!(slot = slot.number(), %error, "a cgroup is left for later");
+            self.leave_slot(slot.number());
+        }
+    }
+
+    fn strays(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.stray_slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave_slot(&self, number: u32) {
+        self.strays().insert(number);
+    }
+
+    /// Removes what there is of slots that could not be removed when it was time to.
+    pub fn remove_stray_slots(&self) {
+        let strays = std::mem::take(&mut *self.strays());
+        for number in strays {
+            let removed = match self.hierarchy.open(number) {
+                Ok(slot) => slot.kill(Duration::from_secs(1)),
+                Err(error) if error.is_gone() => Ok(()),
+                Err(error) => Err(error),
+            };
+            let removed =
+                removed.and_then(|()| self.hierarchy.remove(number, Duration::from_millis(100)));
+            if removed.is_err() {
+                self.leave_slot(number);
+            }
         }
     }
 }
@@ -190,10 +231,14 @@ impl Pool {
     /// A unit from the store, or one made now. Privileged ones are always made now.
     pub fn take(&self, privileged: bool) -> Result<Unit, Error> {
         if !privileged {
-            let taken = self.shared.ready().pop_front();
-            self.shared.changed.notify_all();
-            if let Some(unit) = taken {
-                return Ok(unit);
+            loop {
+                let taken = self.shared.ready().pop_front();
+                self.shared.changed.notify_all();
+                match taken {
+                    Some(unit) if unit.init.is_alive() => return Ok(unit),
+                    Some(dead) => self.shared.maker.discard(dead),
+                    None => break,
+                }
             }
         }
         self.shared.maker.make(privileged)

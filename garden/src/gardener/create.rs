@@ -38,9 +38,12 @@ impl Gardener {
         })?;
         let container = self.enter(spec, &image)?;
         match self.make(&container, &image) {
-            Ok(()) => Ok(handle),
+            Ok(()) => {
+                container.settle();
+                Ok(handle)
+            }
             Err(error) => {
-                container.begin_destroy();
+                container.give_up();
                 if let Err(left) = self.undo(&container) {
                     container.fail_destroy();
                     tracing::warn!(handle, %left, "what is left of a failed create is not removed");
@@ -83,7 +86,7 @@ impl Gardener {
             processes: std::collections::BTreeMap::new(),
             spec,
         };
-        let container = Arc::new(Container::new(record, None, grace_time));
+        let container = Arc::new(Container::new(record, grace_time));
         {
             let mut containers = self.containers();
             if containers.contains_key(&handle) {
@@ -96,6 +99,7 @@ impl Gardener {
             containers.insert(handle.clone(), Arc::clone(&container));
         }
         if let Err(error) = container.look(|record| self.depot.add(record)) {
+            let _ = container.forget(&self.depot);
             self.containers().remove(&handle);
             return Err(Error::because("cannot write down the container", &error));
         }
@@ -113,13 +117,13 @@ impl Gardener {
         let Unit { number, init, slot, .. } = unit;
         let (ticket, slot) = (init.ticket, Arc::new(slot));
         let body = Body {
-            init: Init { pid: init.pid, pidfd: Arc::clone(&init.pidfd) },
+            init: Init { ticket, pid: init.pid, pidfd: Arc::clone(&init.pidfd) },
             slot: Arc::clone(&slot),
         };
         self.watch_memory(&slot, container);
-        // From here on the container lives without us, so it must be in the record or die.
-        init.commit().map_err(|error| Error::because("cannot start the container", &error))?;
+        // From here on a failure is the destroyer's to clean up.
         container.embody(body);
+        init.commit().map_err(|error| Error::because("cannot start the container", &error))?;
         let state = self.network.state(&container.handle);
         let addresses = self.network.properties(&container.handle);
         let grace_time = container.grace_time();

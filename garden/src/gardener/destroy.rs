@@ -1,5 +1,6 @@
 //! Stopping and destroying.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +22,7 @@ impl Gardener {
     /// container stays listed and may be destroyed again.
     pub fn destroy(&self, handle: &str) -> Result<(), Error> {
         let container = self.find(handle)?;
-        if !container.begin_destroy() {
-            return Err(Error::Plain("container already being destroyed".into()));
-        }
+        container.begin_destroy()?;
         self.undo_or_keep(&container)
     }
 
@@ -32,11 +31,10 @@ impl Gardener {
         let deadline = Instant::now() + 3 * UNKILLABLE;
         loop {
             let container = self.find(handle)?;
-            if container.begin_destroy() {
-                return self.undo_or_keep(&container);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::Plain("container already being destroyed".into()));
+            match container.begin_destroy() {
+                Ok(()) => return self.undo_or_keep(&container),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => {}
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -54,7 +52,12 @@ impl Gardener {
     /// Removes everything of a container, whatever of it there is.
     pub(super) fn undo(&self, container: &Arc<Container>) -> Result<(), Error> {
         let handle = container.handle.as_str();
-        container.change(&self.depot, |record| record.phase = Phase::Destroying)?;
+        // On a full disk a destroy must work, too: a daemon that finds the old phase and no process 1
+        // goes on where this one was killed.
+        if let Err(error) = container.change(&self.depot, |record| record.phase = Phase::Destroying)
+        {
+            tracing::warn!(handle, %error, "a destroy is not written down");
+        }
         let mut errors = Vec::new();
         let mut attempt = |what: &str, outcome: Result<(), Error>| {
             if let Err(error) = outcome {
@@ -68,15 +71,15 @@ impl Gardener {
         if !errors.is_empty() {
             return Err(Error::Plain(errors.join("; ")));
         }
-        self.depot
-            .remove(handle)
+        container
+            .forget(&self.depot)
             .map_err(|error| Error::because("cannot forget the container", &error))?;
         self.containers().remove(handle);
         Ok(())
     }
 
     fn end_processes(&self, container: &Container) -> Result<(), Error> {
-        let record = container.record();
+        let slot = container.look(|record| record.slot);
         if let Some(body) = container.body() {
             body.slot
                 .kill(UNKILLABLE)
@@ -93,19 +96,30 @@ impl Gardener {
             body.slot
                 .remove(Duration::from_secs(1))
                 .map_err(|error| Error::because("cannot remove the container's cgroup", &error))?;
-        } else if record.slot != 0 {
-            self.remove_slot(record.slot)?;
+        } else if slot != 0 {
+            self.remove_slot(slot)?;
         }
-        let processes = record
-            .processes
-            .values()
-            .filter(|process| process.exit.is_none())
-            .map(|process| process.ticket);
-        for ticket in processes.chain((record.init != 0).then_some(record.init)) {
+        self.release_processes(container)
+    }
+
+    /// Has the keeper forget them all, those included that were being started until now.
+    fn release_processes(&self, container: &Container) -> Result<(), Error> {
+        let failed = |error: garden_sys::supervisor::Error| {
+            Error::because("cannot release the container's processes", &error)
+        };
+        let mut tickets: BTreeSet<u64> = container
+            .look(|record| record.processes.values().map(|process| process.ticket).collect());
+        tickets.extend(container.processes().iter().map(|process| process.ticket()));
+        tickets.insert(
+            container
+                .body()
+                .map_or_else(|| container.look(|record| record.init), |body| body.init.ticket),
+        );
+        for ticket in tickets {
             self.exits.forget(ticket);
-            self.supervisor.release(ticket).map_err(|error| {
-                Error::because("cannot release the container's processes", &error)
-            })?;
+            if self.supervisor.child(ticket).map_err(failed)?.is_some() {
+                self.supervisor.release(ticket).map_err(failed)?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,6 +84,7 @@ impl Gardener {
             own_image,
             memory_watch: super::usage::MemoryWatch::new()?,
             containers: Mutex::default(),
+            leaving: AtomicBool::new(false),
             runtime,
         });
         gardener.restore(records)?;
@@ -107,18 +108,19 @@ impl Gardener {
             let grace_time = record.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
             let grace_time =
                 grace_time.map_or(self.config.default_grace_time, Duration::from_nanos);
-            let container = Arc::new(Container::new(record.clone(), None, grace_time));
+            let container = Arc::new(Container::new(record.clone(), grace_time));
             self.containers().insert(handle.clone(), Arc::clone(&container));
             let taken = if whole { self.take_over(&container, &record) } else { Ok(false) };
             match taken {
                 Ok(true) => {
+                    container.settle();
                     tracing::info!(handle, "taken over");
                     continue;
                 }
                 Ok(false) => tracing::info!(handle, "removing what an earlier daemon left"),
                 Err(error) => tracing::warn!(handle, %error, "cannot be taken over; removing it"),
             }
-            container.begin_destroy();
+            container.give_up();
             if let Err(error) = self.undo(&container) {
                 container.fail_destroy();
                 tracing::warn!(handle, %error, "what an earlier daemon left is not removed");
@@ -150,7 +152,7 @@ impl Gardener {
         let slot = Arc::new(slot);
         self.network.restore(&container.handle, &record.network)?;
         self.watch_memory(&slot, container);
-        container.embody(Body { init: Init { pid: init.pid, pidfd }, slot });
+        container.embody(Body { init: Init { ticket: record.init, pid: init.pid, pidfd }, slot });
         for (id, process) in &record.processes {
             let exit = match process.exit {
                 Some(ExitRecord::Status(status)) => Exit::Status(status),
@@ -167,12 +169,16 @@ impl Gardener {
                     continue;
                 }
             };
+            // An earlier daemon may have written its end down and died before it said so.
+            if self.supervisor.child(process.ticket).map_err(unreachable)?.is_some() {
+                self.supervisor.release(process.ticket).map_err(unreachable)?;
+            }
             container.add_process(&Process::ended(
                 id.clone(),
                 process.ticket,
                 exit,
                 self.runtime.clone(),
-            ));
+            ))?;
         }
         Ok(true)
     }
@@ -227,6 +233,7 @@ impl Gardener {
             .spawn(move || {
                 while let Some(gardener) = weak.upgrade() {
                     let pause = gardener.reap_unused();
+                    gardener.maker.remove_stray_slots();
                     drop(gardener);
                     std::thread::sleep(pause.max(Duration::from_millis(5)));
                 }
@@ -309,6 +316,7 @@ fn make_maker(
         network: Arc::clone(network),
         numbers: AtomicU32::new(number),
         tickets: AtomicU64::new(ticket),
+        stray_slots: Mutex::default(),
     })
 }
 

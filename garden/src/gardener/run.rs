@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use garden_api::{ProcessSpec, TtySpec};
@@ -32,6 +33,9 @@ struct Keeping {
 impl Upkeep for Keeping {
     fn end_input(&self) {
         let Some(gardener) = self.gardener.upgrade() else { return };
+        if gardener.leaving.load(Ordering::SeqCst) {
+            return;
+        }
         if let Err(error) = gardener.supervisor.end_input(self.ticket) {
             tracing::warn!(process = self.id, %error, "a process's input is not ended");
         }
@@ -103,9 +107,7 @@ impl Gardener {
             Default::default(),
             self.runtime.clone(),
         );
-        if !container.add_process(&process) {
-            return Err(Error::Plain(format!("process ID '{id}' already in use")));
-        }
+        container.add_process(&process)?;
         let started = self.launch(&container, &body, &process, &plan, spec, ends);
         if started.is_err() {
             container.remove_process(&id);
@@ -237,7 +239,7 @@ impl Gardener {
         let early = [output.bytes, error.bytes];
         let process =
             Process::new(id.to_owned(), ticket, record.terminal, early, self.runtime.clone());
-        container.add_process(&process);
+        container.add_process(&process)?;
         let ended = Arc::downgrade(&process);
         self.exits.listen(ticket, move |exit| {
             if let Some(process) = ended.upgrade() {

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod cage;
 pub mod running;
+pub mod traces;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,11 +64,7 @@ impl Plot {
             ..Config::default()
         };
         adjust(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let garden = Gardener::start(config.clone(), runtime.handle().clone()).unwrap();
         Self { directory, config, runtime, garden: Some(garden) }
     }
@@ -77,7 +75,22 @@ impl Plot {
 
     /// Another daemon on the same places.
     pub fn restart(&mut self) {
-        self.garden.take().unwrap().leave();
+        self.leave();
+        self.come_back();
+    }
+
+    /// The daemon ends as by a signal, and nothing of it is left.
+    pub fn leave(&mut self) {
+        let garden = self.garden.take().unwrap();
+        garden.leave();
+        let gone = Arc::downgrade(&garden);
+        drop(garden);
+        // Whatever it ran goes with it.
+        std::mem::replace(&mut self.runtime, runtime()).shutdown_timeout(PATIENCE);
+        wait_until("the daemon is gone", || gone.strong_count() == 0);
+    }
+
+    pub fn come_back(&mut self) {
         let started = Gardener::start(self.config.clone(), self.runtime.handle().clone());
         self.garden = Some(started.unwrap());
     }
@@ -120,6 +133,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(std::time::Instant::now() < deadline, "in time: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Longer than anything takes here.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bloomery_garden::process::{Attachment, Piece, Process};
 use garden_api::ProcessSpec;
 use garden_sys::supervisor::Exit;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{PATIENCE, Plot};
 
 /// One client of a process, and all it has heard.
-pub struct Running<'a> {
-    plot: &'a Plot,
+pub struct Running {
+    runtime: Handle,
     pub process: Arc<Process>,
     pub attachment: Attachment,
     streams: [mpsc::Receiver<Piece>; 2],
@@ -19,21 +20,27 @@ pub struct Running<'a> {
 }
 
 impl Plot {
-    pub fn start(&self, handle: &str, spec: &ProcessSpec) -> Running<'_> {
+    pub fn start(&self, handle: &str, spec: &ProcessSpec) -> Running {
         let process = self.garden().run(handle, spec).unwrap();
         self.attach(process)
     }
 
     /// Starts a shell script.
-    pub fn start_sh(&self, handle: &str, script: &str) -> Running<'_> {
+    pub fn start_sh(&self, handle: &str, script: &str) -> Running {
         self.start(handle, &shell(script))
     }
 
-    pub fn attach(&self, process: Arc<Process>) -> Running<'_> {
+    pub fn attach(&self, process: Arc<Process>) -> Running {
         let mut attachment = process.attach();
         let (output, error) = attachment.take_outputs().unwrap();
         let heard = Default::default();
-        Running { plot: self, process, attachment, streams: [output, error], heard }
+        Running {
+            runtime: self.runtime.handle().clone(),
+            process,
+            attachment,
+            streams: [output, error],
+            heard,
+        }
     }
 }
 
@@ -45,7 +52,7 @@ pub fn shell(script: &str) -> ProcessSpec {
     }
 }
 
-impl Running<'_> {
+impl Running {
     /// Listens until stdout holds `text`.
     pub fn hear(&mut self, text: &str) {
         let heard = &mut self.heard[0];
@@ -57,14 +64,13 @@ impl Running<'_> {
             }
         };
         let in_time = self
-            .plot
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, listening).await.is_ok() });
         assert!(in_time, "{text:?} in {:?}", String::from_utf8_lossy(&self.heard[0]));
     }
 
     pub fn say(&self, text: &str) {
-        self.plot.runtime.block_on(self.attachment.write(text.as_bytes()));
+        self.runtime.block_on(self.attachment.write(text.as_bytes()));
     }
 
     /// Waits for the end; answers it with all that was written to both streams.
@@ -75,7 +81,7 @@ impl Running<'_> {
 
     /// The same, without ending its input.
     pub fn end_open(self) -> (Exit, String, String) {
-        let Self { plot, process, attachment, streams: [mut output, mut error], heard } = self;
+        let Self { runtime, process, attachment, streams: [mut output, mut error], heard } = self;
         let [mut out, mut err] = heard;
         let ending = async {
             let all = async |from: &mut mpsc::Receiver<Piece>, into: &mut Vec<u8>| {
@@ -88,7 +94,7 @@ impl Running<'_> {
             exit
         };
         let exit =
-            plot.runtime.block_on(async { tokio::time::timeout(PATIENCE, ending).await }).unwrap();
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, ending).await }).unwrap();
         drop(attachment);
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (exit, text(out), text(err))
