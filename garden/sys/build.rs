@@ -1,5 +1,6 @@
-//! Builds the supervisor's program with the compiler that cargo uses, without a nested cargo: one
-//! static executable, no C library, from `src/program/main.rs`.
+//! Builds the small static programs with the compiler that cargo uses, without a nested cargo: static
+//! executables without a C library, the supervisor from `src/program/main.rs` and the benchmark's
+//! stamp from `src/floor/stamp.rs`.
 
 use std::env;
 use std::path::Path;
@@ -7,10 +8,16 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/program");
-    let out = Path::new(&env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("supervisor");
+    println!("cargo::rerun-if-changed=src/floor");
+    compile("supervisor", "src/program/main.rs");
+    compile("stamp", "src/floor/stamp.rs");
+}
+
+fn compile(name: &str, source: &str) {
+    let out = Path::new(&env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(name);
     let compiler = env::var_os("RUSTC").expect("cargo sets RUSTC");
     let status = Command::new(compiler)
-        .args(["--edition", "2024", "--crate-name", "supervisor", "--crate-type", "bin"])
+        .args(["--edition", "2024", "--crate-name", name, "--crate-type", "bin"])
         .args(["--target", &env::var("TARGET").expect("cargo sets TARGET")])
         .args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "relocation-model=static"])
         .args(["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-C", "codegen-units=1"])
@@ -26,8 +33,8 @@ fn main() {
         .args(["-C", "link-arg=-Wl,--build-id=none,-z,noexecstack,--gc-sections"])
         .arg("-o")
         .arg(&out)
-        .arg("src/program/main.rs")
+        .arg(source)
         .status()
         .expect("the compiler that builds this crate can be started");
-    assert!(status.success(), "the supervisor's program does not compile: {status}");
+    assert!(status.success(), "{source} does not compile: {status}");
 }

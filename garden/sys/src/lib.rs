@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod child;
 pub mod entropy;
+pub mod floor;
 pub mod mounts;
 pub mod plan;
 pub mod program;

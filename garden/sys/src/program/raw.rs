@@ -75,6 +75,7 @@ mod number {
     pub const CHROOT: usize = 161;
     pub const CLOCK_GETTIME: usize = 228;
     pub const GETPID: usize = 39;
+    pub const SOCKET: usize = 41;
     pub const SOCKETPAIR: usize = 53;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
@@ -596,6 +597,43 @@ pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize) -> Answer<
         )
     }
     .map(drop)
+}
+
+/// mount(2) of a new file system with its options as data.
+pub fn mount_new(kind: &CStr, target: &CStr, flags: usize, options: &CStr) -> Answer<()> {
+    // SAFETY: NUL-terminated strings; a file system's options are one.
+    unsafe {
+        call(
+            number::MOUNT,
+            [
+                kind.as_ptr() as usize,
+                target.as_ptr() as usize,
+                kind.as_ptr() as usize,
+                flags,
+                options.as_ptr() as usize,
+                0,
+            ],
+        )
+    }
+    .map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7), SIOCSIFFLAGS).
+pub fn set_loopback_up() -> Answer<()> {
+    const SIOCSIFFLAGS: usize = 0x8914;
+    const UP_RUNNING: u8 = 0x41;
+    // SAFETY: takes no pointer. AF_INET, SOCK_DGRAM | SOCK_CLOEXEC.
+    let socket = unsafe { call(number::SOCKET, [2, 2 | 0o2_000_000, 0, 0, 0, 0]) }.map(small)?;
+    // struct ifreq: 16 bytes of name, then the flags in a union of 24 bytes.
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16] = UP_RUNNING;
+    // SAFETY: the kernel reads one struct ifreq, the array's size.
+    let set = unsafe {
+        call(number::IOCTL, [fd_word(socket), SIOCSIFFLAGS, request.as_ptr() as usize, 0, 0, 0])
+    };
+    close(socket);
+    set.map(drop)
 }
 
 /// pivot_root(2) with "." for both, the idiom of its man page.
