@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod garden;
 mod log;
 mod serve;
@@ -23,11 +24,21 @@ enum Command {
     /// The container daemon.
     #[command(subcommand)]
     Garden(garden::Command),
+    /// Measure, side by side with the runtimes installed here.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand, Debug)]
+enum Bench {
+    /// A container's life: ours, runc's, crun's, and the fewest system calls that would do.
+    Containers(bench::Flags),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Garden(command) => garden::run(command),
+        Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

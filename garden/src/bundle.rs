@@ -44,7 +44,7 @@ pub struct Bundle<'a> {
 
 /// Files and directories of the kernel that tell about the host. Files are covered by `/dev/null`,
 /// directories by an empty read-only tmpfs; what does not exist is passed over.
-const MASKED: [&str; 8] = [
+pub const MASKED: [&str; 8] = [
     "/proc/kcore",
     "/proc/latency_stats",
     "/proc/sched_debug",

@@ -5,18 +5,18 @@
 
 #![forbid(unsafe_code)]
 
-mod bundle;
+pub mod bundle;
 pub mod client;
 mod command;
 pub mod config;
 mod container;
 mod depot;
-mod devices;
+pub mod devices;
 mod error;
 mod exits;
 pub mod gardener;
 pub mod http;
-mod identity;
+pub mod identity;
 mod network;
 mod pool;
 pub mod process;

@@ -67,6 +67,7 @@ fn settle(control: Fd, joins: &[Fd], slot: &Slot, unshared: Fd) -> Answer<()> {
     }
     raw::dup3(control, CONTROL, true)?;
     raw::close_range(CONTROL + 1, u32::MAX, false)?;
+    raw::set_loopback_up()?;
     raw::set_signal_mask(0);
     raw::setsid();
     raw::umask(0o022);

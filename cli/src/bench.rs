@@ -1,0 +1,164 @@
+//! `bloomery bench containers`: what a container costs, side by side with the runtimes here.
+//!
+//! ```text
+//! place ─> contenders ─> check from inside ─> rounds ─> the rest ─> rows ─> table, plot, JSON
+//! ```
+
+mod bundle;
+mod contender;
+mod floor;
+mod inside;
+mod interrupt;
+mod machine;
+mod oci;
+mod place;
+mod plot;
+mod rounds;
+mod row;
+mod security;
+mod statistics;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use garden_seccomp::garden_default;
+
+use contender::Contender;
+use floor::Floor;
+use inside::Inside;
+use interrupt::Interrupt;
+use oci::{Ground, Runtime};
+use place::Place;
+use plot::Chart;
+use rounds::{Extent, Quantity, name, row_name};
+use row::Rows;
+use statistics::Shuffle;
+
+/// Of `bloomery bench containers`.
+#[derive(clap::Args, Debug)]
+pub struct Flags {
+    /// Take so many rounds instead of as many as fit into the time.
+    #[arg(long, value_name = "NUMBER")]
+    rounds: Option<u32>,
+    /// The seed of the order within rounds.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Write a plot of the main rows, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Write all rows with their samples, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Time for rounds where no number is given.
+const ROUNDS: Duration = Duration::from_secs(22);
+
+/// Containers kept parked in the contenders that have a pool.
+const POOL: usize = 8;
+
+/// Measures, prints the table and writes the files. An error where a required row is missing, or
+/// the floor is not where it was found.
+pub fn containers(flags: &Flags) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the bench makes containers and needs to be root");
+    }
+    let interrupt = Interrupt::catch()?;
+    let place = Place::make()?;
+    let (rows, names) = run(flags, &place, &interrupt)?;
+    let machine = machine::describe();
+    println!("{machine}\n\n{}", table::render(rows.all()));
+    if let Some(path) = &flags.json {
+        let json = serde_json::to_vec_pretty(rows.all())?;
+        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &flags.plot {
+        let svg = plot::render(&charts(&rows), &machine);
+        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let missing = rows.missing(&names);
+    if !missing.is_empty() {
+        bail!("these rows are required and could not be measured: {}", missing.join("; "));
+    }
+    let floor = rows.get(rounds::FLOOR_ROW).and_then(|row| row.ratio);
+    match floor {
+        Some(ratio) if ratio <= rounds::FLOOR => Ok(()),
+        ratio => bail!(
+            "the floor's quickest cycles are {:.3} of the quickest of `runc run`, more than {}: \
+             something is wrong with this measurement, or the machine is too busy for one",
+            ratio.unwrap_or(f64::NAN),
+            rounds::FLOOR
+        ),
+    }
+}
+
+/// All rows, and the names of those that there have to be.
+fn run(flags: &Flags, place: &Place, interrupt: &Interrupt) -> anyhow::Result<(Rows, Vec<String>)> {
+    let seed = flags.seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::from(now.subsec_nanos()) + 1
+    });
+    let profile = garden_default();
+    let seccomp = profile.compile().context("cannot compile the seccomp profile")?;
+    let capabilities = security::capabilities()?;
+
+    let ground = Ground::prepare(place, profile, capabilities)?;
+    let mut contenders: Vec<Box<dyn Contender>> = vec![
+        Box::new(Runtime::required(&ground, "runc")?),
+        Box::new(Runtime::required(&ground, "crun")?),
+        Box::new(Floor::prepare(place, seccomp.bytes(), capabilities)?),
+        Box::new(Inside::start(name::INSIDE, place.garden(0, POOL))?),
+        Box::new(Inside::start(name::INSIDE_COLD, place.garden(1, 0))?),
+    ];
+    if let Some(youki) = Runtime::youki(&ground)? {
+        contenders.push(Box::new(youki));
+    }
+    let names: Vec<_> = contenders.iter().map(|contender| contender.name().to_owned()).collect();
+
+    println!("The same security work for {}, checked from inside:", names.join("; "));
+    for contender in &mut contenders {
+        interrupt.check()?;
+        let cycle = contender.cycle(&["/bin/sh", "-c", security::SCRIPT])?;
+        let seen = String::from_utf8_lossy(&cycle.output);
+        security::check(contender.name(), &seen, capabilities)?;
+    }
+    for line in security::list(seccomp.insns().len()) {
+        println!("  {line}");
+    }
+    println!("Seed {seed}\n");
+
+    let extent = flags.rounds.map_or(Extent::Time(ROUNDS), Extent::Rounds);
+    let samples = rounds::measure(&mut contenders, extent, &mut Shuffle::new(seed), interrupt)?;
+    let mut rows = Rows::default();
+    samples.rows(&mut rows);
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    Ok((rows, rounds::required(&names)))
+}
+
+/// What the plot shows.
+fn charts(rows: &Rows) -> Vec<Chart<'_>> {
+    let labels = [
+        (name::HTTP, "Bloomery, HTTP"),
+        (name::HTTP_COLD, "Bloomery, HTTP, no pool"),
+        (name::INSIDE, "Bloomery, in process"),
+        (name::FLOOR, "minimal system calls"),
+        (name::RUNC, "runc run"),
+        ("crun run", "crun run"),
+        ("youki create, start, delete", "youki"),
+        ("Guardian", "Guardian, HTTP"),
+    ];
+    let chart = |title, quantity| {
+        let bar = |(contender, label): (&str, _)| {
+            rows.get(&row_name(quantity, contender)).map(|row| (label, row))
+        };
+        Chart { title, bars: labels.into_iter().filter_map(bar).collect() }
+    };
+    vec![
+        chart("A container's whole life: create, run, wait, destroy", Quantity::Cycle),
+        chart("From create to the process's first instruction", Quantity::FirstInstruction),
+    ]
+}
