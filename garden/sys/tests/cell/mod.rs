@@ -174,7 +174,7 @@ impl Cell {
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        let Some(supervisor) = &self.supervisor else { return };
+        let Some(supervisor) = self.supervisor.take() else { return };
         for child in
             supervisor.children().unwrap_or_default().iter().filter(|child| child.exit.is_none())
         {
@@ -182,9 +182,14 @@ impl Drop for Cell {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        if let Ok((keeper, anchor)) = supervisor.pids() {
-            for pid in [anchor, keeper].into_iter().filter_map(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
+        let pids = supervisor.pids();
+        // Nobody may start them again: neither we nor one of the two the other.
+        drop(supervisor);
+        if let Ok((keeper, anchor)) = pids {
+            for signal in [Signal::STOP, Signal::KILL] {
+                for pid in [anchor, keeper].into_iter().filter_map(Pid::from_raw) {
+                    let _ = kill_process(pid, signal);
+                }
             }
         }
     }
