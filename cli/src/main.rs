@@ -4,6 +4,7 @@
 
 mod bench;
 mod garden;
+mod inside;
 mod log;
 mod serve;
 
@@ -36,6 +37,11 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    // Before anything makes a second thread.
+    if arguments.next().is_some_and(|command| command == "inside") {
+        return inside::run(arguments);
+    }
     let done = match Arguments::parse().command {
         Command::Garden(command) => garden::run(command),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),

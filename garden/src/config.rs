@@ -82,6 +82,8 @@ pub struct Config {
     pub no_new_privileges: bool,
     /// Parked containers kept ready.
     pub pool: usize,
+    /// What understands `inside …` and is run in containers for their streams: the daemon itself.
+    pub own_program: PathBuf,
     /// The networker.
     pub network: NetworkConfig,
 }
@@ -124,6 +126,7 @@ impl Default for Config {
             cpu_entitlement_per_share: None,
             no_new_privileges: false,
             pool: 8,
+            own_program: "/proc/self/exe".into(),
             network: NetworkConfig::default(),
         }
     }

@@ -67,7 +67,7 @@ impl Gardener {
         let seccomp = garden_default()
             .compile()
             .map_err(|error| Error::because("cannot compile the seccomp profile", &error))?;
-        let own_image = image_of("/proc/self/exe".as_ref())?;
+        let own_image = image_of(&config.own_program)?;
         let pool = Pool::start(Arc::clone(&maker), 0)
             .map_err(|error| Error::because("cannot start the pool's thread", &error))?;
         let gardener = Arc::new(Self {

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 
 use garden_api::{ProcessSpec, TtySpec};
 use garden_cgroup::Leaf;
@@ -388,7 +389,7 @@ impl Gardener {
             })?;
             match outcome? {
                 (Exit::Status(0), _) => Ok(()),
-                (exit, said) => Err(Error::Plain(format!("error streaming in: {said} ({exit:?})"))),
+                (exit, said) => Err(stream_error("error streaming in", exit, &said)),
             }
         })
     }
@@ -429,11 +430,46 @@ impl Gardener {
                 .join()
                 .unwrap_or_else(|_| Err(Error::Plain("the packer's thread died".into())));
             let (exit, said) = outcome?;
-            return Err(Error::Plain(format!("error streaming out: {said} ({exit:?})")));
+            return Err(stream_error("error streaming out", exit, &said));
         }
         first.truncate(filled);
-        Ok(Box::new(std::io::Cursor::new(first).chain(archive)))
+        let rest = Packed { archive, packing: Some(packing) };
+        Ok(Box::new(std::io::Cursor::new(first).chain(rest)))
     }
+}
+
+/// The rest of an archive: it ends well only if its packer does, so that what could not be packed
+/// is not silently missing.
+struct Packed {
+    archive: std::fs::File,
+    packing: Option<JoinHandle<Result<(Exit, String), Error>>>,
+}
+
+impl Read for Packed {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.archive.read(buffer)?;
+        if length > 0 || buffer.is_empty() {
+            return Ok(length);
+        }
+        let Some(packing) = self.packing.take() else { return Ok(0) };
+        match packing.join() {
+            Ok(Ok((Exit::Status(0), _))) => Ok(0),
+            Ok(Ok((exit, said))) => {
+                Err(std::io::Error::other(stream_error("error streaming out", exit, &said)))
+            }
+            Ok(Err(error)) => Err(std::io::Error::other(error)),
+            Err(_) => Err(std::io::Error::other("the packer's thread died")),
+        }
+    }
+}
+
+/// In the words of the reference, where a program's exit status and output follow.
+fn stream_error(attempt: &str, exit: Exit, said: &str) -> Error {
+    let status = match exit {
+        Exit::Status(status) => format!("exit status {status}"),
+        Exit::Unknown => "exit status unknown".to_owned(),
+    };
+    Error::Plain(format!("{attempt}: {status}. Output: {said}"))
 }
 
 fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<Ends, Error> {

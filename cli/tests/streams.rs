@@ -1,0 +1,219 @@
+//! Archives into containers and out of them, by the program itself.
+
+#[path = "../../garden/tests/plot/mod.rs"]
+mod plot;
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use garden_sys::supervisor::Exit;
+use plot::Plot;
+
+fn plot() -> Plot {
+    Plot::with(|config| config.own_program = env!("CARGO_BIN_EXE_bloomery").into())
+}
+
+/// What GNU tar makes of a directory that `script` fills.
+fn archive(script: &str, flags: &[&str]) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    let filled = shell.args(["-ec", script]).current_dir(&directory).status().unwrap();
+    assert!(filled.success(), "{script}");
+    let mut tar = Command::new("tar");
+    let made = tar.arg("-C").arg(directory.path()).args(["-cf", "-"]).args(flags).arg(".");
+    let made = made.output().unwrap();
+    assert!(made.status.success());
+    made.stdout
+}
+
+/// What GNU tar lists of an archive: type, owner and name of each member.
+fn listed(archive: &[u8]) -> Vec<String> {
+    let mut tar = Command::new("tar")
+        .args(["-tvf", "-", "--quoting-style=escape"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    tar.stdin.take().unwrap().write_all(archive).unwrap();
+    let output = tar.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let line = |words: Vec<String>| format!("{} {} {}", words[0], words[1], words[5..].join(" "));
+    text.lines().map(|text| line(words(text))).collect()
+}
+
+fn stream_in(plot: &Plot, user: &str, path: &str, archive: &[u8]) -> Result<(), String> {
+    let mut archive = archive;
+    let done = plot.garden().stream_in("box", user, path, &mut archive);
+    done.map_err(|error| error.to_string())
+}
+
+fn stream_out(plot: &Plot, user: &str, path: &str) -> Result<Vec<u8>, String> {
+    let mut archive = Vec::new();
+    let mut stream =
+        plot.garden().stream_out("box", user, path).map_err(|error| error.to_string())?;
+    stream.read_to_end(&mut archive).map_err(|error| error.to_string())?;
+    Ok(archive)
+}
+
+fn told(plot: &Plot, script: &str) -> String {
+    let outcome = plot.sh("box", script);
+    assert_eq!((outcome.exit, outcome.error.as_str()), (Exit::Status(0), ""), "{script}");
+    outcome.output
+}
+
+#[test]
+fn archives_come_in_as_the_user_who_was_named() {
+    let plot = plot();
+    plot.create("box");
+    let simple = archive(
+        "mkdir d; echo one > d/one; chmod 4777 d/one; chown 7:8 d/one; ln -s one d/link;
+         ln d/one two; mkfifo pipe; touch -d @1000000000 d/one",
+        &[],
+    );
+    stream_in(&plot, "", "/data/new", &simple).unwrap();
+    let look = "stat -c '%A %u %g %n' /data /data/new /data/new/d /data/new/d/*; \
+                stat -c %Y /data/new/d/one; cat /data/new/two";
+    assert_eq!(
+        told(&plot, look),
+        "drwxr-xr-x 0 0 /data\ndrwxr-xr-x 0 0 /data/new\ndrwxr-xr-x 0 0 /data/new/d\n\
+         lrwxrwxrwx 0 0 /data/new/d/link\n-rwxr-xr-x 0 0 /data/new/d/one\n1000000000\none\n"
+    );
+    // A relative path begins at the user's home.
+    stream_in(&plot, "vcap", "rel/deep", &simple).unwrap();
+    let look = "cd /home/vcap; stat -c '%A %u %g %n' rel rel/deep rel/deep/d/one rel/deep/pipe";
+    assert_eq!(
+        told(&plot, look),
+        "drwxr-xr-x 2000 2000 rel\ndrwxr-xr-x 2000 2000 rel/deep\n\
+         -rwxr-xr-x 2000 2000 rel/deep/d/one\nprw-r--r-- 2000 2000 rel/deep/pipe\n"
+    );
+    // Directories that are there stay whose and as they are.
+    stream_in(&plot, "vcap", "/tmp", &simple).unwrap();
+    assert_eq!(told(&plot, "stat -c '%a %u' /tmp; cat /tmp/d/one"), "1777 0\none\n");
+    stream_in(&plot, "root", "/", &archive("mkdir srv; echo x > srv/x", &[])).unwrap();
+    assert_eq!(told(&plot, "cat /srv/x"), "x\n");
+}
+
+#[test]
+fn what_a_client_or_the_container_gets_wrong_is_an_error() {
+    let plot = plot();
+    plot.create("box");
+    let simple = archive("echo hello > hello.txt", &["--format=ustar"]);
+    let refused = |user: &str, path: &str, archive: &[u8], words: &str| {
+        let said = stream_in(&plot, user, path, archive).unwrap_err();
+        assert!(said.starts_with("error streaming in: exit status 1. Output: "), "{said}");
+        assert!(said.contains(words), "{said}");
+    };
+    refused("nobodyhere", "/tmp", &simple, "getpwnam: Success");
+    refused("2000", "/tmp", &simple, "getpwnam: Success");
+    refused("root", "/etc/passwd/x", &simple, "mkdir_p_as 0 0: Not a directory");
+    refused("root", "", &simple, "mkdir_p_as 0 0: No such file or directory");
+    refused("vcap", "/etc", &simple, "Permission denied");
+    refused("root", "/tmp", b"", "This does not look like a tar archive");
+    refused("root", "/tmp", b"this is no tar at all", "This does not look like a tar archive");
+    refused("root", "/tmp", &simple[..1100], "Unexpected EOF in archive");
+    let devices = archive("mknod null c 1 3", &[]);
+    refused("vcap", "/tmp", &devices, "Cannot mknod");
+    refused("root", "/tmp", &devices, "Cannot mknod");
+    // Links that the container's tenant has laid do not lead out of the destination.
+    told(&plot, "mkdir /trap; ln -s /etc /trap/way; ln -s ../etc /trap/other");
+    for way in ["way", "other"] {
+        let through = archive(
+            &format!("mkdir {way}; echo x > {way}/new"),
+            &["--exclude", &format!("./{way}/"), "--no-recursion", &format!("{way}/new")],
+        );
+        refused("root", "/trap", &through, "leads out of the destination");
+    }
+    assert_eq!(told(&plot, "ls /etc"), "group\nhosts\npasswd\nresolv.conf\n");
+}
+
+#[test]
+fn archives_go_out_as_gnu_tar_would_write_them() {
+    let plot = plot();
+    plot.create("box");
+    told(
+        &plot,
+        "mkdir -p /data/d; cd /data/d; echo 1 > one; echo 22 > two; ln two twin; ln -s one link; \
+         chown vcap:vcap one; chmod 600 two; mkfifo pipe",
+    );
+    let inside = |prefix: &str| {
+        [
+            "drwxr-xr-x root/root ",
+            "lrwxrwxrwx root/root link -> one",
+            "-rw-r--r-- vcap/vcap one",
+            "prw-r--r-- root/root pipe",
+            "-rw------- root/root twin",
+            "hrw------- root/root two link to twin",
+        ]
+        .map(|line| {
+            let (start, name) = line.split_at(21);
+            format!("{start}{prefix}{}", name.replace(" to ", &format!(" to {prefix}")))
+        })
+    };
+    let whole = stream_out(&plot, "", "/data/d").unwrap();
+    assert_eq!(whole.len() % 10240, 0);
+    assert_eq!(listed(&whole), inside("d/"));
+    assert!(String::from_utf8_lossy(&whole).contains(" mtime="), "no pax times");
+    assert_eq!(listed(&stream_out(&plot, "root", "/data/d/").unwrap()), inside("./"));
+    let file = stream_out(&plot, "vcap", "/data/d/one").unwrap();
+    assert_eq!(listed(&file), ["-rw-r--r-- vcap/vcap one"]);
+    assert_eq!(
+        listed(&stream_out(&plot, "root", "/data/d/link").unwrap()),
+        ["lrwxrwxrwx root/root link -> one"]
+    );
+    let home = listed(&stream_out(&plot, "vcap", "").unwrap());
+    assert_eq!(home, ["drwxr-xr-x vcap/vcap ./", "drwxr-xr-x vcap/vcap ./app/"]);
+    told(&plot, "mkdir /copy");
+    stream_in(&plot, "root", "/copy", &whole).unwrap();
+    assert_eq!(told(&plot, "cat /copy/d/one /copy/d/twin; readlink /copy/d/link"), "1\n22\none\n");
+}
+
+#[test]
+fn what_cannot_be_packed_is_an_error_and_nothing_is_made() {
+    let plot = plot();
+    plot.create("box");
+    told(&plot, "mkdir -p /data/d; echo 1 > /data/d/a; echo 2 > /data/d/b; chmod 600 /data/d/b");
+    for (user, path, words) in [
+        ("root", "/etc/nope", "No such file"),
+        ("root", "/no/such/dir/", "No such file"),
+        ("root", "/etc/passwd/", "Not a directory"),
+        ("vcap", "/data/d/b", "Permission denied"),
+        ("nobodyhere", "/etc/passwd", "getpwnam: Success"),
+        ("2000", "/etc/passwd", "getpwnam: Success"),
+    ] {
+        let said = stream_out(&plot, user, path).unwrap_err();
+        assert!(said.contains("error streaming out: exit status 1. Output: "), "{said}");
+        assert!(said.contains(words), "{path}: {said}");
+    }
+    // In the middle of an archive it is too late for a status; the archive must not end well.
+    let said = stream_out(&plot, "vcap", "/data/d").unwrap_err();
+    assert!(said.contains("d/b: cannot open it"), "{said}");
+    assert_eq!(told(&plot, "ls -d /no 2>&1 || true"), "ls: /no: No such file or directory\n");
+}
+
+#[test]
+fn a_stopped_container_still_streams_a_lot() {
+    let plot = plot();
+    plot.create("box");
+    let large = archive("dd if=/dev/urandom of=large bs=1M count=40 2>/dev/null", &[]);
+    plot.garden().stop("box", true).unwrap();
+    stream_in(&plot, "vcap", ".", &large).unwrap();
+    let out = stream_out(&plot, "vcap", "large").unwrap();
+    let content = |archive: &[u8]| {
+        let mut archive = tar::Archive::new(archive);
+        for member in archive.entries().unwrap() {
+            let mut member = member.unwrap();
+            if member.path_bytes().ends_with(b"large") {
+                let mut bytes = Vec::new();
+                member.read_to_end(&mut bytes).unwrap();
+                return bytes;
+            }
+        }
+        panic!("large is missing");
+    };
+    assert!(content(&out) == content(&large));
+    // A reader that goes away ends the packer.
+    let mut some = [0; 100];
+    plot.garden().stream_out("box", "vcap", "large").unwrap().read_exact(&mut some).unwrap();
+}
