@@ -4,6 +4,7 @@
 
 pub mod cage;
 pub mod running;
+pub mod serving;
 pub mod traces;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub struct Plot {
     pub config: Config,
     pub runtime: Runtime,
     pub garden: Option<Arc<Gardener>>,
+    pub server: Option<serving::Server>,
 }
 
 /// What a process did.
@@ -66,21 +68,26 @@ impl Plot {
         adjust(&mut config);
         let runtime = runtime();
         let garden = Gardener::start(config.clone(), runtime.handle().clone()).unwrap();
-        Self { directory, config, runtime, garden: Some(garden) }
+        Self { directory, config, runtime, garden: Some(garden), server: None }
     }
 
     pub fn garden(&self) -> &Arc<Gardener> {
         self.garden.as_ref().unwrap()
     }
 
-    /// Another daemon on the same places.
+    /// Another daemon on the same places, and on the same socket if there was one.
     pub fn restart(&mut self) {
+        let served = self.server.is_some();
         self.leave();
         self.come_back();
+        if served {
+            self.serve();
+        }
     }
 
     /// The daemon ends as by a signal, and nothing of it is left.
     pub fn leave(&mut self) {
+        self.stop_serving();
         let garden = self.garden.take().unwrap();
         garden.leave();
         let gone = Arc::downgrade(&garden);
@@ -162,6 +169,9 @@ fn base36(mut number: u32) -> String {
 
 impl Drop for Plot {
     fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            drop(server);
+        }
         if let Some(garden) = self.garden.take() {
             let razed = garden.raze();
             if !std::thread::panicking() {
