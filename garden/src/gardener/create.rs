@@ -132,7 +132,9 @@ impl Gardener {
             record.slot = number;
             record.network = state;
             record.properties.extend(addresses);
-            record.properties.insert(GRACE_TIME.into(), grace_time.as_nanos().to_string());
+            if !grace_time.is_zero() {
+                record.properties.insert(GRACE_TIME.into(), grace_time.as_nanos().to_string());
+            }
             record.properties.insert(STATE.into(), "created".into());
             record.phase = Phase::Created;
         })?;
