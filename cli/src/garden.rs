@@ -20,27 +20,30 @@ pub enum Command {
     /// Serve the Garden API until SIGTERM or SIGINT; containers live on.
     #[command(alias = "server")]
     Serve(Box<Flags>),
+    /// Remove all that a server of these flags has left: containers, keeper, cgroups, links, rules,
+    /// volumes. A server that runs is an error.
+    Cleanup(Box<Flags>),
 }
 
 /// Runs it to its end.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(flags) => serve(with_file(*flags)?),
+        Command::Serve(flags) => serve(with_file(*flags, &["serve", "server"])?),
+        Command::Cleanup(flags) => clean_up(with_file(*flags, &["cleanup"])?),
     }
 }
 
-/// Flags from the INI file come first, so that the command line's win.
-fn with_file(flags: Flags) -> anyhow::Result<Flags> {
+/// Flags from the INI file come first, so that the command line's win. `names` are those of the
+/// subcommand.
+fn with_file(flags: Flags, names: &[&'static str]) -> anyhow::Result<Flags> {
     let Some(path) = &flags.config else { return Ok(flags) };
-    let from_file = ini_flags(path)?;
-    // All that stands behind `garden serve`.
     let from_line = std::env::args_os()
-        .skip_while(|argument| argument != "serve" && argument != "server")
+        .skip_while(|argument| !names.iter().any(|name| argument == name))
         .skip(1);
-    let all =
-        std::iter::once(OsString::from("bloomery garden serve")).chain(from_file).chain(from_line);
+    let name = format!("bloomery garden {}", names[0]);
+    let all = std::iter::once(OsString::from(&name)).chain(ini_flags(path)?).chain(from_line);
     let command =
-        Flags::augment_args(clap::Command::new("bloomery garden serve")).args_override_self(true);
+        Flags::augment_args(clap::Command::new(names[0]).bin_name(name)).args_override_self(true);
     let matches = command.try_get_matches_from(all).unwrap_or_else(|error| error.exit());
     Flags::from_arg_matches(&matches).map_err(Into::into)
 }
@@ -87,4 +90,18 @@ async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()>
     tracing::info!(address, "serving");
     server::serve(listener, gardener.clone(), settings, stop).await;
     tokio::task::spawn_blocking(move || gardener.leave()).await.context("the end was broken off")
+}
+
+fn clean_up(flags: Flags) -> anyhow::Result<()> {
+    log::start(flags.log_level.into(), flags.log_format);
+    let (config, _) = flags.into_config();
+    let runtime = Runtime::new().context("cannot start the runtime")?;
+    // Nobody may be listening, and a socket that is left is removed with this one.
+    let socket = {
+        let _inside = runtime.enter();
+        Listener::bind(&config.listen)?
+    };
+    Gardener::clean_up(config, runtime.handle().clone())?;
+    drop(socket);
+    Ok(())
 }

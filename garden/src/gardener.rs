@@ -3,6 +3,7 @@
 //! All calls block. Containers are independent: no lock is held across a slow step of one that
 //! another could wait for.
 
+mod cleanup;
 mod create;
 mod destroy;
 mod restore;

@@ -1,0 +1,236 @@
+//! `bloomery garden serve` and `cleanup` as an operator has them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+static SITES: AtomicU32 = AtomicU32::new(0);
+
+/// Places and names of a test's own; cleaned up by the command under test.
+struct Site {
+    directory: tempfile::TempDir,
+    tag: String,
+}
+
+impl Site {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        rootfs::busybox::build(&image, &rootfs::busybox::find().unwrap()).unwrap();
+        // Two letters or digits that no other test at the same time has.
+        let number = std::process::id() * 4 + SITES.fetch_add(1, Ordering::Relaxed);
+        let tag = [number / 36 % 36, number % 36]
+            .map(|digit| char::from_digit(digit, 36).unwrap())
+            .iter()
+            .collect();
+        Self { directory, tag }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, verb: &str, more: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_bloomery");
+        command.args(["-c", "ulimit -n ${LIMIT:-20000}; exec \"$0\" \"$@\"", program]);
+        command.args(["garden", verb, "--tag", &self.tag, "--pool-size", "1"]);
+        let number: u32 = u32::from_str_radix(&self.tag, 36).unwrap();
+        let pool = format!("10.{}.{}.0/26", 160 + number / 256, number % 256);
+        command.args(["--network-pool", &pool]);
+        for (flag, place) in [
+            ("--bind-socket", "garden.sock"),
+            ("--depot", "depot"),
+            ("--keeper-dir", "keeper"),
+            ("--store", "store"),
+            ("--default-rootfs", "image"),
+        ] {
+            command.arg(flag).arg(self.place(place));
+        }
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn serve(&self, more: &[&str]) -> Serving<'_> {
+        self.serve_by(&mut self.command("serve", more))
+    }
+
+    fn serve_by(&self, command: &mut Command) -> Serving<'_> {
+        let mut process = command.spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("serving") {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ends: {said}");
+            said.push_str(&line);
+        }
+        let reader = std::thread::spawn(move || {
+            let mut rest = String::new();
+            let _ = log.read_to_string(&mut rest);
+            said + &rest
+        });
+        Serving { site: self, process, log: Some(reader) }
+    }
+
+    fn clean_up(&self) -> Output {
+        self.command("cleanup", &[]).output().unwrap()
+    }
+}
+
+/// A server that runs.
+struct Serving<'a> {
+    site: &'a Site,
+    process: Child,
+    log: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Serving<'_> {
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut socket = UnixStream::connect(self.site.place("garden.sock")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = body.len();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        while let Err(error) = socket.read_to_string(&mut answer) {
+            assert_eq!(error.kind(), std::io::ErrorKind::Interrupted);
+        }
+        answer
+    }
+
+    /// Signals it and waits for its end; what it has logged.
+    fn end(&mut self, signal: &str) -> (Option<i32>, Option<i32>, String) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        (status.code(), status.signal(), self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if let Ok(None) = self.process.try_wait() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+        if std::thread::panicking() {
+            let _ = self.site.clean_up();
+        }
+    }
+}
+
+fn entries(directory: &Path) -> usize {
+    std::fs::read_dir(directory).map_or(0, Iterator::count)
+}
+
+fn mentions(text: &str) -> impl Fn(&str) -> bool {
+    move |line| line.contains(text)
+}
+
+#[test]
+fn containers_outlive_a_stopped_server_and_cleanup_removes_them() {
+    let site = Site::new();
+    let mut first = site.serve(&["--skip-setup", "--graph=/x"]);
+    let mode = std::fs::metadata(site.place("garden.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    assert!(first.ask("POST", "/containers", "{\"handle\":\"c\"}").contains("{\"Handle\":\"c\"}"));
+    let second = site.command("serve", &[]).output().unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success() && said.contains("another server is listening"), "{said}");
+    let refused = site.clean_up();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("another server is listening"), "{said}");
+
+    let (code, _, log) = first.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    for flag in ["skip-setup", "graph"] {
+        assert!(log.lines().any(mentions(&format!("--{flag} has no effect"))), "{log}");
+    }
+    assert!(!site.place("garden.sock").exists());
+
+    let mut third = site.serve(&["--log-format", "json"]);
+    assert!(third.ask("GET", "/containers", "").contains("{\"Handles\":[\"c\"]}"));
+    let (_, signal, log) = third.end("-KILL");
+    assert_eq!(signal, Some(9));
+    assert!(log.lines().all(|line| line.starts_with('{')), "{log}");
+    assert!(site.place("garden.sock").exists(), "a killed server leaves its socket");
+    assert_eq!(entries(&site.place("depot")), 1);
+
+    let cleaned = site.clean_up();
+    let said = String::from_utf8(cleaned.stderr).unwrap();
+    assert!(cleaned.status.success(), "{said}");
+    let left: Vec<_> = std::fs::read_dir(site.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "image" && name != "store")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(entries(&site.place("store/volumes")), 0);
+    let cgroup = format!("bloomery-{}", site.tag);
+    let found = Command::new("find").args(["/sys/fs/cgroup", "-name", &cgroup]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    let keeper = site.place("keeper");
+    let running = std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        std::fs::read_link(process.path().join("fd/2")).is_ok_and(|log| log.starts_with(&keeper))
+    });
+    assert!(!running, "the supervisor is gone");
+}
+
+#[test]
+fn flags_come_from_a_file_and_from_the_line_and_unknown_ones_are_errors() {
+    let site = Site::new();
+    let file = site.place("garden.ini");
+    std::fs::write(&file, "[server]\nmax-containers = 7\nread-header-timeout = 1s\n").unwrap();
+    let file = file.to_str().unwrap();
+    let mut from_file = site.serve(&["--config", file]);
+    assert!(from_file.ask("GET", "/capacity", "").contains("\"max_containers\":7}"));
+    from_file.end("-INT");
+    let mut from_line = site.serve(&["--max-containers", "5", "--config", file]);
+    assert!(from_line.ask("GET", "/capacity", "").contains("\"max_containers\":5}"));
+    from_line.end("-TERM");
+    let unknown = site.command("serve", &["--no-such-flag"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    std::fs::write(file, "no-such-flag = 1\n").unwrap();
+    let unknown = site.command("serve", &["--config", file]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("--no-such-flag"));
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn a_server_without_descriptors_serves_again_when_there_are_some() {
+    let site = Site::new();
+    let mut server = site.serve_by(site.command("serve", &[]).env("LIMIT", "256"));
+    let socket = site.place("garden.sock");
+    let crowd: Vec<_> = (0..400).map_while(|_| UnixStream::connect(&socket).ok()).collect();
+    assert_eq!(crowd.len(), 400);
+    let pid = server.process.id();
+    let deadline = Instant::now() + PATIENCE;
+    while entries(Path::new(&format!("/proc/{pid}/fd"))) < 256 {
+        assert!(Instant::now() < deadline, "the server runs out of descriptors");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(crowd);
+    assert!(server.ask("GET", "/ping", "").ends_with("\r\n\r\n{}\n"));
+    let (code, _, log) = server.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.lines().any(mentions("cannot accept connections for a moment")), "{log}");
+    assert!(site.clean_up().status.success());
+}

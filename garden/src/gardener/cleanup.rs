@@ -1,0 +1,109 @@
+//! Cleaning up by hand after a Garden that is gone.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::runtime::Handle;
+
+use super::Gardener;
+use crate::config::Config;
+use crate::error::Error;
+
+/// How long the last threads of a Garden, its supervisor and its trash may take to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Gardener {
+    /// Removes all that a Garden of this configuration has left on the host: containers and their
+    /// processes, the supervisor, cgroups, links, rules, volumes, and the directories if they are
+    /// empty then. Unpacked images stay, as does what a container cannot be freed of: that is an
+    /// error, and the next clean-up tries again.
+    pub fn clean_up(mut config: Config, runtime: Handle) -> Result<(), Error> {
+        config.destroy_on_start = true;
+        config.pool = 0;
+        let gardener = Self::start(config.clone(), runtime)?;
+        let supervisor = gardener.supervisor_processes()?;
+        gardener.raze()?;
+        let gone = Arc::downgrade(&gardener);
+        drop(gardener);
+        wait_until("the daemon's threads end", || gone.strong_count() == 0)?;
+        // It leaves by itself a few seconds after its last container and daemon.
+        for process in supervisor {
+            wait_for_end(&process)?;
+        }
+        let trash = config.store.join("trash");
+        wait_until("destroyed volumes are deleted", || is_empty(&trash))?;
+        for file in ["keeper.sock", "supervisor.log"] {
+            let path = config.run.join(file);
+            tolerate(fs::remove_file(&path), &path)?;
+        }
+        for place in ["trash", "volumes", "shifted"] {
+            let path = config.store.join(place);
+            tolerate(fs::remove_dir(&path), &path)?;
+        }
+        for place in [&config.store, &config.run, &config.depot] {
+            tolerate(fs::remove_dir(place), place)?;
+        }
+        Ok(())
+    }
+
+    fn supervisor_processes(&self) -> Result<Vec<OwnedFd>, Error> {
+        let (keeper, anchor) = self
+            .supervisor
+            .pids()
+            .map_err(|error| Error::because("cannot find the supervisor's processes", &error))?;
+        let opened = |pid: i32| {
+            let pid = Pid::from_raw(pid)?;
+            // One that cannot be opened is gone already.
+            pidfd_open(pid, PidfdFlags::empty()).ok()
+        };
+        Ok([keeper, anchor].into_iter().filter_map(opened).collect())
+    }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return Err(Error::Plain(format!("waited {PATIENCE:?} in vain until {what}")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn wait_for_end(process: &OwnedFd) -> Result<(), Error> {
+    let mut waited = [PollFd::new(process, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+    match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&timeout))) {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(Error::Plain("the supervisor does not end".into())),
+        Err(errno) => {
+            Err(Error::because("cannot wait for the supervisor", &io::Error::from(errno)))
+        }
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// What is not there need not be removed, and other people's files keep their directory.
+fn tolerate(removed: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match removed {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(Error::because(format!("cannot remove {}", path.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
