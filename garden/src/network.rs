@@ -2,96 +2,145 @@
 
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use garden_api::{NetOutRule, Properties};
+use garden_networker::{Ipv4Network, NameServers, Networker, Settings};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::pool::Unit;
 
+/// Where systemd-resolved puts itself before the name servers, it names them in a file of its own;
+/// its socket on the loopback hears no containers.
+const HOST_RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
 /// A link that waits for its container.
 #[derive(Debug)]
-pub struct Plumbed;
+pub struct Plumbed {
+    number: u32,
+}
 
-/// The networker.
-#[derive(Debug, Default)]
-pub struct Network;
+/// The networker, with a Garden's errors and properties.
+#[derive(Debug)]
+pub struct Network {
+    networker: Networker,
+}
+
+fn told(error: garden_networker::Error) -> Error {
+    use garden_networker::Error as Cause;
+    match &error {
+        Cause::Io { .. } | Cause::State { .. } => {
+            Error::because("the network is not set up", &error)
+        }
+        _ => Error::Plain(error.to_string()),
+    }
+}
 
 impl Network {
     /// Starts the networker.
-    pub fn start(_config: &Config) -> Result<Self, Error> {
-        Ok(Self)
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        let network = &config.network;
+        let parse = |text: &String| text.parse::<Ipv4Network>();
+        let bad = |error: garden_networker::InvalidCidr| Error::Plain(error.to_string());
+        let settings = Settings {
+            tag: config.tag.clone(),
+            pool: parse(&network.pool).map_err(bad)?,
+            deny: network.deny.iter().map(parse).collect::<Result<_, _>>().map_err(bad)?,
+            allow_host_access: network.allow_host_access,
+            port_pool_start: network.port_pool_start,
+            port_pool_size: network.port_pool_size,
+            external_ip: network.external_ip,
+            mtu: network.mtu,
+            name_servers: NameServers {
+                configured: network.dns_servers.clone(),
+                additional: network.additional_dns_servers.clone(),
+                ..NameServers::default()
+            },
+            host_resolvers: HOST_RESOLVERS.map(PathBuf::from).to_vec(),
+            additional_hosts: network.additional_hosts.clone(),
+            memory: config.run.join("network"),
+        };
+        Ok(Self { networker: Networker::start(settings).map_err(told)? })
     }
 
     /// Subnets in the pool.
     pub fn capacity(&self) -> u64 {
-        256
+        self.networker.capacity().into()
     }
 
     /// Gives a network namespace its link.
-    pub fn plumb(
-        &self,
-        _namespace: BorrowedFd<'_>,
-        _number: u32,
-    ) -> Result<Option<Plumbed>, Error> {
-        Ok(None)
+    pub fn plumb(&self, namespace: BorrowedFd<'_>, number: u32) -> Result<Plumbed, Error> {
+        self.networker.plumb(namespace, number).map_err(told)?;
+        Ok(Plumbed { number })
     }
 
-    /// Takes an unused link away.
-    pub fn unplumb(&self, _link: Plumbed) {}
-
-    /// Gives a unit's link to a container.
-    pub fn attach(&self, _handle: &str, _unit: &Unit, _request: &str) -> Result<(), Error> {
-        Ok(())
+    /// Takes an unused link away, whose namespace is about to go.
+    pub fn unplumb(&self, link: &Plumbed) {
+        self.networker.unplumb(link.number);
     }
 
-    /// Maps a port.
-    pub fn net_in(&self, _handle: &str, host: u32, container: u32) -> Result<(u32, u32), Error> {
-        Ok((host, container))
+    /// Gives a unit's link to a container; `request` is its specification's `network`.
+    pub fn attach(&self, handle: &str, unit: &Unit, request: &str) -> Result<(), Error> {
+        let namespace = || unit.init.namespace("net").map_err(std::io::Error::other);
+        self.networker.attach(handle, unit.link.number, request, namespace).map_err(told)
     }
 
-    /// Allows traffic.
-    pub fn net_out(&self, _handle: &str, _rules: &[NetOutRule]) -> Result<(), Error> {
-        Ok(())
+    /// Maps a port of the host, 0 for one of the pool, to one of the container, 0 for the same.
+    pub fn net_in(&self, handle: &str, host: u32, container: u32) -> Result<(u32, u32), Error> {
+        let (host, container) = self.networker.net_in(handle, host, container).map_err(told)?;
+        Ok((host.into(), container.into()))
+    }
+
+    /// Allows traffic out of the container.
+    pub fn net_out(&self, handle: &str, rules: &[NetOutRule]) -> Result<(), Error> {
+        self.networker.net_out(handle, rules).map_err(told)
     }
 
     /// What must be remembered.
-    pub fn state(&self, _handle: &str) -> serde_json::Value {
-        serde_json::Value::Null
+    pub fn state(&self, handle: &str) -> serde_json::Value {
+        self.networker.state(handle).unwrap_or_default()
     }
 
     /// Takes a container's network up again.
-    pub fn restore(&self, _handle: &str, _state: &serde_json::Value) -> Result<(), Error> {
-        Ok(())
+    pub fn restore(&self, handle: &str, state: &serde_json::Value) -> Result<(), Error> {
+        self.networker.restore(handle, state).map_err(told)
     }
 
     /// Properties that tell a container's addresses.
-    pub fn properties(&self, _handle: &str) -> Properties {
-        Properties::new()
+    pub fn properties(&self, handle: &str) -> Properties {
+        let Some(addresses) = self.networker.addresses(handle) else { return Properties::new() };
+        let named = [
+            ("garden.network.container-ip", addresses.container),
+            ("garden.network.host-ip", addresses.host),
+            ("garden.network.external-ip", addresses.external),
+        ];
+        named.map(|(key, address)| (key.to_owned(), address.to_string())).into()
     }
 
     /// Content of `/etc/hosts`.
-    pub fn hosts(&self, _handle: &str) -> String {
-        String::new()
+    pub fn hosts(&self, handle: &str) -> String {
+        self.networker.hosts(handle)
     }
 
     /// Content of `/etc/resolv.conf`.
-    pub fn resolv_conf(&self, _handle: &str) -> String {
-        String::new()
+    pub fn resolv_conf(&self, handle: &str) -> String {
+        self.networker.resolv_conf(handle)
     }
 
     /// Takes a container's network down.
-    pub fn destroy(&self, _handle: &str) -> Result<(), Error> {
-        Ok(())
+    pub fn destroy(&self, handle: &str) -> Result<(), Error> {
+        self.networker.destroy(handle).map_err(told)
     }
 
-    /// Removes what is not any container's.
+    /// Removes what the networker has made on the host.
     pub fn raze(&self) -> Result<(), Error> {
-        Ok(())
+        self.networker.raze().map_err(told)
     }
 
-    /// Removes what belongs to none of these containers.
-    pub fn remove_strays(&self, _handles: &HashSet<&str>) -> Result<(), Error> {
-        Ok(())
+    /// Makes the kernel's rules those of the restored containers, and removes the network of all
+    /// that are not among `handles`.
+    pub fn remove_strays(&self, handles: &HashSet<&str>) -> Result<(), Error> {
+        self.networker.settle(handles).map_err(told)
     }
 }

@@ -27,12 +27,12 @@ pub struct Unit {
     pub slot: Slot,
     /// Its `/dev`.
     pub dev: OwnedFd,
-    /// Its link to the host, without an address of its own where one is asked for.
-    pub link: Option<Plumbed>,
+    /// Its link to the host.
+    pub link: Plumbed,
 }
 
 /// What a slot is filled with: process 1, `/dev`, link.
-type Content = (ParkedInit, OwnedFd, Option<Plumbed>);
+type Content = (ParkedInit, OwnedFd, Plumbed);
 
 /// What makes units.
 #[derive(Debug)]
@@ -116,9 +116,7 @@ impl Maker {
     pub fn discard(&self, unit: Unit) {
         let ticket = unit.init.ticket;
         drop(unit.init);
-        if let Some(link) = unit.link {
-            self.network.unplumb(link);
-        }
+        self.network.unplumb(&unit.link);
         self.remove_slot(&unit.slot);
         self.release(ticket);
     }

@@ -4,12 +4,27 @@
 
 mod cidr;
 mod egress;
+mod error;
+mod firewall;
+mod link;
+mod message;
+mod namespace;
+mod networker;
+mod nftables;
+mod offset;
 mod ports;
+mod ranges;
+mod reaper;
 mod resolver;
+mod rule;
+mod socket;
 mod subnets;
+mod sysctl;
 
 pub use cidr::{InvalidCidr, Ipv4Network};
 pub use egress::{Egress, EgressError, IcmpType, Traffic};
+pub use error::Error;
+pub use networker::{Addresses, Networker, Settings};
 pub use ports::{DEFAULT_SIZE, DEFAULT_START, PortError, PortPool};
 pub use resolver::{NameServers, host_name, hosts, resolv_conf};
 pub use subnets::{Lease, Request, SubnetError, Subnets};

@@ -13,6 +13,7 @@ pub(crate) mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const ACK: u16 = 0x4;
     pub(crate) const DUMP: u16 = 0x300;
+    pub(crate) const REPLACE: u16 = 0x100;
     pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
     pub(crate) const APPEND: u16 = 0x800;
@@ -59,10 +60,6 @@ impl Messages {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
-
-    pub(crate) fn count(&self) -> u32 {
-        self.count
-    }
 }
 
 /// Attributes being appended to a message.
@@ -101,11 +98,7 @@ impl Attributes<'_> {
         self.put(kind, &bytes)
     }
 
-    pub(crate) fn nest(
-        &mut self,
-        kind: u16,
-        inner: impl FnOnce(&mut Attributes<'_>),
-    ) -> &mut Self {
+    pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Attributes<'_>)) -> &mut Self {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 2]);
         self.bytes.extend_from_slice(&(kind | NESTED).to_ne_bytes());
@@ -161,6 +154,7 @@ pub(crate) struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
+    #[cfg(test)]
     pub(crate) fn nested(self) -> AttributeIter<'a> {
         AttributeIter { rest: self.value }
     }

@@ -29,7 +29,7 @@ pub fn resolv_conf(servers: &NameServers, host_file: &str, gateway: Option<Ipv4A
     if servers.plugin.is_empty() && servers.configured.is_empty() {
         let host = HostFile::parse(host_file);
         others = host.others;
-        if host.servers.is_empty() && host.loopback {
+        if host.servers.is_empty() && host.loopback.is_some() {
             gateway.iter().for_each(|gateway| name(&IpAddr::V4(*gateway)));
         }
         host.servers.iter().chain(&servers.additional).for_each(&mut name);
@@ -46,20 +46,36 @@ pub fn resolv_conf(servers: &NameServers, host_file: &str, gateway: Option<Ipv4A
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// Whether a resolver configuration names a server that others than the host itself can ask.
+pub(crate) fn names_servers(host_file: &str) -> bool {
+    !HostFile::parse(host_file).servers.is_empty()
+}
+
+/// The host's own server on its loopback, where [`resolv_conf`] sends containers to the gateway.
+pub(crate) fn loopback_server(servers: &NameServers, host_file: &str) -> Option<Ipv4Addr> {
+    let host = HostFile::parse(host_file);
+    let asked = servers.plugin.is_empty() && servers.configured.is_empty();
+    host.loopback.filter(|_| asked && host.servers.is_empty())
+}
+
 struct HostFile {
     servers: Vec<IpAddr>,
-    loopback: bool,
+    /// The first IPv4 one.
+    loopback: Option<Ipv4Addr>,
     others: Vec<String>,
 }
 
 impl HostFile {
     fn parse(text: &str) -> Self {
-        let mut file = Self { servers: Vec::new(), loopback: false, others: Vec::new() };
+        let mut file = Self { servers: Vec::new(), loopback: None, others: Vec::new() };
         for line in text.lines() {
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
                 (Some("nameserver"), Some(server)) => match server.parse::<IpAddr>() {
-                    Ok(server) if server.is_loopback() => file.loopback = true,
+                    Ok(IpAddr::V4(server)) if server.is_loopback() => {
+                        file.loopback = file.loopback.or(Some(server));
+                    }
+                    Ok(server) if server.is_loopback() => {}
                     Ok(server) => file.servers.push(server),
                     Err(_) => {}
                 },

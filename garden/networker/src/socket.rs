@@ -17,7 +17,8 @@ use crate::message::{Message, Messages, NLMSG_DONE, NLMSG_ERROR, messages, u32_a
 const RECEIVE: usize = 64 * 1024;
 /// Room for the acknowledgements of one large batch.
 const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
-const SEND_QUEUE: usize = 4 * 1024 * 1024;
+/// Bounds the largest request, which is a thousand containers' rules in one transaction.
+const SEND_QUEUE: usize = 32 * 1024 * 1024;
 
 /// Which part of the kernel answers.
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +63,10 @@ impl Socket {
         )?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         rustix::net::connect(&fd, &SocketAddrNetlink::new(0, 0))?;
-        // More than net.core.rmem_max needs CAP_NET_ADMIN in the first user namespace; without,
-        // the default must do.
+        // More than net.core.rmem_max and wmem_max needs CAP_NET_ADMIN in the first user namespace; without,
+        // the defaults must do.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_QUEUE);
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&fd, SEND_QUEUE);
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&fd, SEND_QUEUE);
         Ok(Self { fd, buffer: vec![0; RECEIVE] })
     }
 

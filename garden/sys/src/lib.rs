@@ -5,6 +5,7 @@ pub mod child;
 pub mod entropy;
 pub mod floor;
 pub mod mounts;
+pub mod namespaces;
 pub mod plan;
 pub mod program;
 pub mod supervisor;

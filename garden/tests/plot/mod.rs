@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub mod cage;
+#[path = "../../networker/tests/kernel/place.rs"]
+pub mod place;
 pub mod running;
 pub mod serving;
 pub mod traces;
@@ -13,17 +15,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bloomery_garden::Gardener;
-use bloomery_garden::config::{Config, Listen, NetworkConfig};
+use bloomery_garden::config::{Config, Listen};
 use bloomery_garden::process::Piece;
 use garden_api::{ContainerSpec, ProcessSpec};
 use garden_sys::supervisor::Exit;
+use place::Place;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 static PLOTS: AtomicU32 = AtomicU32::new(0);
 
-/// A Garden in a directory of its own.
+/// A Garden in a directory of its own, on a host of its own as far as the network goes.
 pub struct Plot {
+    pub host: Place,
     pub directory: tempfile::TempDir,
     pub config: Config,
     pub runtime: Runtime,
@@ -45,11 +49,18 @@ impl Plot {
     }
 
     pub fn with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let host = Place::new();
+        host.run("ip link set lo up");
+        Self::on(host, adjust)
+    }
+
+    /// A Garden on a host whose network is prepared.
+    pub fn on(host: Place, adjust: impl FnOnce(&mut Config)) -> Self {
         let number = PLOTS.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| -> PathBuf { directory.path().join(name) };
         rootfs::busybox::build(&place("image"), &rootfs::busybox::find().unwrap()).unwrap();
-        // Two tests at once must not meet in the names of links, cgroups and addresses.
+        // Two tests at once must not meet in the names of cgroups.
         let unique = std::process::id() * 8 + number;
         let mut config = Config {
             listen: Listen::Unix { path: place("garden.sock"), mode: 0o660 },
@@ -59,16 +70,13 @@ impl Plot {
             tag: format!("t{}", base36(unique % 46656)),
             default_rootfs: Some(place("image")),
             pool: 1,
-            network: NetworkConfig {
-                pool: format!("10.{}.{}.0/26", 96 + unique / 256 % 64, unique % 256),
-                ..NetworkConfig::default()
-            },
             ..Config::default()
         };
         adjust(&mut config);
-        let runtime = runtime();
-        let garden = Gardener::start(config.clone(), runtime.handle().clone()).unwrap();
-        Self { directory, config, runtime, garden: Some(garden), server: None }
+        let mut plot =
+            Self { host, directory, config, runtime: runtime(), garden: None, server: None };
+        plot.come_back();
+        plot
     }
 
     pub fn garden(&self) -> &Arc<Gardener> {
@@ -98,7 +106,8 @@ impl Plot {
     }
 
     pub fn come_back(&mut self) {
-        let started = Gardener::start(self.config.clone(), self.runtime.handle().clone());
+        let (config, runtime) = (self.config.clone(), self.runtime.handle().clone());
+        let started = self.host.inside(|| Gardener::start(config, runtime));
         self.garden = Some(started.unwrap());
     }
 

@@ -1,0 +1,61 @@
+//! Why the network could not do something.
+
+use std::io;
+
+use crate::cidr::InvalidCidr;
+use crate::egress::EgressError;
+use crate::ports::PortError;
+use crate::subnets::SubnetError;
+
+/// What callers of the networker see. Texts that Garden's clients know are Garden's.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No address.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// No port.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// Not a network.
+    #[error(transparent)]
+    Cidr(#[from] InvalidCidr),
+    /// Not a rule.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// Beyond 65535.
+    #[error("port {0} is out of range")]
+    PortOutOfRange(u32),
+    /// Nothing is known by this name.
+    #[error("{0} has no network")]
+    Unattached(String),
+    /// A tag that does not fit into the names of links.
+    #[error("tag {0:?} is not one to four letters or digits")]
+    Tag(String),
+    /// What an earlier daemon wrote down cannot be read.
+    #[error("the network state of {handle} cannot be read")]
+    State {
+        /// Whose.
+        handle: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// Links of destroyed containers stay.
+    #[error("{0} links of destroyed containers are still there")]
+    Backlog(usize),
+    /// The kernel, or a file.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was attempted, on what.
+        attempt: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`: what was attempted when the operating system refused.
+    pub(crate) fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let attempt = attempt.into();
+        move |source| Self::Io { attempt, source }
+    }
+}
