@@ -24,6 +24,8 @@ pub struct Place {
 
 /// Two letters or digits tell apart so many runs.
 const NUMBERS: u32 = 36 * 36;
+/// Gardens of one run.
+pub const GARDENS: u32 = 4;
 
 impl Place {
     /// Makes the directory, and in it the image that all contenders use: busybox and the stamp.
@@ -33,7 +35,7 @@ impl Place {
         fs::File::open("/dev/urandom")
             .and_then(|mut file| file.read_exact(&mut random))
             .context("cannot read /dev/urandom")?;
-        let number = u32::from_ne_bytes(random) % (NUMBERS / 2);
+        let number = u32::from_ne_bytes(random) % (NUMBERS / GARDENS);
         let own = format!("bloomery-bench.{}", std::process::id());
         let place = Self {
             directory: std::env::temp_dir().join(&own),
@@ -81,12 +83,12 @@ impl Place {
 
     /// A name for cgroups and containers.
     pub fn name(&self) -> String {
-        format!("bloomery-bench-{}", tag(self.number * 2))
+        format!("bloomery-bench-{}", tag(self.number * GARDENS))
     }
 
-    /// The configuration of the `which`th (0 or 1) Garden of this run.
+    /// The configuration of the `which`th Garden of this run, below [`GARDENS`].
     pub fn garden(&self, which: u32, pool: usize) -> Config {
-        let number = self.number * 2 + which;
+        let number = self.number * GARDENS + which;
         let directory = self.volatile.join(format!("garden-{which}"));
         Config {
             listen: Listen::Unix { path: directory.join("garden.sock"), mode: 0o600 },

@@ -117,6 +117,8 @@ pub const FLOOR: f64 = 0.12;
 /// suffers more from a busy machine than one of a hundred does, and the quickest of either suffered
 /// least.
 pub const FLOOR_ROW: &str = "full cycle, quickest tenth, floor";
+/// The 95th percentile of a create over HTTP by its median.
+pub const TAIL_ROW: &str = "p95/p50 of create with network, ours, HTTP, pool";
 const RUNC_QUICKEST: &str = "full cycle, quickest tenth, runc run";
 /// Names of contenders, as rows have them.
 pub mod name {
@@ -127,6 +129,7 @@ pub mod name {
     pub const HTTP_COLD: &str = "ours, HTTP, no pool";
     pub const INSIDE: &str = "ours, in process, pool";
     pub const INSIDE_COLD: &str = "ours, in process, no pool";
+    pub const GUARDIAN: &str = "Guardian, HTTP";
 }
 
 /// The most and the wish for a contender's quantity, as ratios to `runc run`'s cycle or first
@@ -181,6 +184,11 @@ impl Samples {
                 rows.add(&own, "ms", samples.clone(), against, bounds(contender, quantity));
             }
         }
+        let create = row_name(Create, name::HTTP);
+        if let Some(row) = rows.get(&create).filter(|row| row.value > 0.0) {
+            let tail = row.p95() / row.value;
+            rows.add(TAIL_ROW, "", vec![tail], None, at_most(2.0, 1.5));
+        }
         let quickest = |contender: &str| self.quickest(contender, Cycle);
         rows.add(RUNC_QUICKEST, "ms", quickest(name::RUNC), None, Bounds::default());
         let bounds = at_most(FLOOR, 0.09);
@@ -200,6 +208,9 @@ impl Samples {
 /// Names of the rows without which a run has failed.
 pub fn required(contenders: &[&str]) -> Vec<String> {
     let mut names = vec![FLOOR_ROW.to_owned()];
+    if contenders.contains(&name::HTTP) {
+        names.push(TAIL_ROW.to_owned());
+    }
     for contender in contenders {
         names.push(row_name(Quantity::FirstInstruction, contender));
         names.push(row_name(Quantity::Cycle, contender));

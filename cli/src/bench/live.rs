@@ -1,0 +1,157 @@
+//! What containers cost while they live: memory, and the time of a create among many.
+
+use std::fs;
+
+use anyhow::{Context, anyhow};
+
+use super::contender::{now, since};
+use super::http::Caller;
+use super::interrupt::Interrupt;
+use super::row::{Bounds, Rows, at_most};
+use super::server::{Server, children};
+
+const KIBI: f64 = 1024.0;
+/// Creates that are timed at each level.
+const TIMED: usize = 20;
+/// Processes that are run in one container.
+const PROCESSES: u32 = 50;
+
+/// Rows of this module that every run has.
+pub const REQUIRED: [&str; 8] = [
+    "create with network, among 0 live",
+    "create with network, among 250 live",
+    "memory of the daemon, empty",
+    "memory of the daemon, per container",
+    "memory of a container's process 1 (PSS)",
+    "kernel memory, per container",
+    "memory of the daemon and its supervisor, per running process",
+    "helper processes, per running process",
+];
+/// Rows of a full run.
+pub const FULL: [&str; 1] = ["create with network, among 1000 live"];
+
+/// A number in KiB of a line `<name>: <number> kB`, in files of proc_pid_smaps(5)'s kind.
+fn kibibytes(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn read(path: &str, name: &str) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    kibibytes(&text, name).ok_or_else(|| anyhow!("{path} has no {name}"))
+}
+
+fn resident(pids: &[u32]) -> anyhow::Result<f64> {
+    pids.iter().map(|pid| read(&format!("/proc/{pid}/status"), "VmRSS")).sum()
+}
+
+/// What the kernel itself holds, in KiB.
+fn kernel() -> anyhow::Result<f64> {
+    let kinds = ["Slab", "Percpu", "KernelStack", "PageTables", "VmallocUsed"];
+    kinds.iter().map(|kind| read("/proc/meminfo", kind)).sum()
+}
+
+/// Times creates, and leaves no container.
+fn creates(caller: &Caller, interrupt: &Interrupt) -> anyhow::Result<Vec<f64>> {
+    let mut samples = Vec::with_capacity(TIMED);
+    for index in 0..TIMED {
+        interrupt.check()?;
+        let began = now();
+        let handle = caller.create(&format!("timed-{index}"), None)?;
+        samples.push(since(began).as_secs_f64() * 1000.0);
+        caller.destroy(&handle)?;
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Ok(samples)
+}
+
+/// Adds the rows. `levels` are numbers of live containers, rising from 0.
+pub fn measure(
+    server: &Server,
+    caller: &Caller,
+    levels: &[u32],
+    rows: &mut Rows,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let daemon = [server.daemon()];
+    let row = |level: u32| format!("create with network, among {level} live");
+    let empty = row(0);
+    rows.add(&empty, "ms", creates(caller, interrupt)?, None, Bounds::default());
+    let (daemon_empty, kernel_empty) = (resident(&daemon)?, kernel()?);
+    let mebibytes = daemon_empty / KIBI;
+    rows.add(REQUIRED[2], "MiB", vec![mebibytes], None, at_most(12.0, 8.0));
+
+    let mut live = 0;
+    let mut first = true;
+    for &level in levels.iter().filter(|level| **level > 0) {
+        while live < level {
+            interrupt.check()?;
+            caller.create(&format!("live-{live}"), None)?;
+            live += 1;
+        }
+        let limits = if level > 250 { at_most(1.25, 1.15) } else { at_most(1.10, 1.05) };
+        // Before the timed ones, so that nothing is half gone.
+        let (daemon_now, kernel_now) = (resident(&daemon)?, kernel()?);
+        rows.add(&row(level), "ms", creates(caller, interrupt)?, Some(&empty), limits);
+        if first {
+            first = false;
+            let each = |now: f64, before: f64| ((now - before) / f64::from(level)).max(0.0);
+            let own = each(daemon_now, daemon_empty);
+            rows.add(REQUIRED[3], "KiB", vec![own], None, at_most(40.0, 16.0));
+            let inits: Vec<f64> = server
+                .inits()
+                .into_iter()
+                .filter_map(|pid| read(&format!("/proc/{pid}/smaps_rollup"), "Pss").ok())
+                .map(|kibibytes| kibibytes / KIBI)
+                .collect();
+            rows.add(REQUIRED[4], "MiB", inits, None, at_most(0.1, 0.05));
+            let kernel = each(kernel_now, kernel_empty) / KIBI;
+            // A tenth above what the floor's containers were found to need.
+            rows.add(REQUIRED[5], "MiB", vec![kernel], None, at_most(0.52, 0.47));
+        }
+    }
+    processes(server, caller, rows, interrupt)?;
+    for index in 0..live {
+        caller.destroy(&format!("live-{index}"))?;
+    }
+    Ok(())
+}
+
+/// What running processes cost beyond themselves.
+fn processes(
+    server: &Server,
+    caller: &Caller,
+    rows: &mut Rows,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let own = server.processes()?;
+    let handle = caller.create("busy", None)?;
+    caller.start(&handle, &["/bin/sleep", "1000"])?;
+    let (resident_before, children_before) = (resident(&own)?, children(&own));
+    for _ in 0..PROCESSES {
+        interrupt.check()?;
+        caller.start(&handle, &["/bin/sleep", "1000"])?;
+    }
+    let each = |more: f64| (more / f64::from(PROCESSES)).max(0.0);
+    let memory = each(resident(&own)? - resident_before);
+    let more = children(&own).saturating_sub(children_before);
+    let helpers = each(f64::from(u32::try_from(more)?) - f64::from(PROCESSES));
+    caller.destroy(&handle)?;
+    // The original needs 5.3 MiB for each.
+    rows.add(REQUIRED[6], "KiB", vec![memory], None, at_most(100.0, 32.0));
+    rows.add(REQUIRED[7], "", vec![helpers], None, at_most(0.0, 0.0));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_their_whole_name() {
+        let text = "SlabX: 1 kB\nSlab:     123 kB\nPss:\t7 kB\nPss_Anon: 5 kB\n";
+        assert_eq!(kibibytes(text, "Slab"), Some(123.0));
+        assert_eq!(kibibytes(text, "Pss"), Some(7.0));
+        assert_eq!(kibibytes(text, "Percpu"), None);
+    }
+}
