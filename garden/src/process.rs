@@ -13,7 +13,9 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -27,11 +29,39 @@ use tokio::sync::{mpsc, watch};
 use crate::error::Error;
 use crate::terminal;
 
-/// A piece of output.
-pub type Piece = Arc<[u8]>;
+/// A piece of output in one client's queue.
+#[derive(Debug)]
+pub struct Piece {
+    bytes: Arc<[u8]>,
+    /// Bytes in the queue, this piece's among them until it is dropped.
+    queued: Arc<AtomicUsize>,
+}
+
+impl Piece {
+    fn new(bytes: Arc<[u8]>, queued: &Arc<AtomicUsize>) -> Self {
+        queued.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, queued: Arc::clone(queued) }
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 /// Pieces queued for one stream of one client; beyond that they are dropped for that client.
 const MOST_QUEUED: usize = 4000;
+/// And bytes: a client that never reads, or wants no output at all, costs no more than this.
+const MOST_QUEUED_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes in a piece at most.
 const MOST_BYTES: usize = 32 * 1024;
 /// Bytes kept for the first client, the newest; as much as the keeper keeps while no daemon listens.
@@ -70,8 +100,25 @@ pub trait Upkeep: Send + Sync {
 struct Fan {
     /// Before the first client, or once there has been one.
     early: Option<VecDeque<u8>>,
-    clients: Vec<mpsc::Sender<Piece>>,
+    clients: Vec<Client>,
     ended: bool,
+}
+
+#[derive(Debug)]
+struct Client {
+    sender: mpsc::Sender<Piece>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Client {
+    /// Queues a piece; one for which there is no room is dropped. `false` if the client is gone.
+    fn put(&self, bytes: &Arc<[u8]>) -> bool {
+        if self.queued.load(Ordering::Relaxed) + bytes.len() > MOST_QUEUED_BYTES {
+            return !self.sender.is_closed();
+        }
+        let put = self.sender.try_send(Piece::new(Arc::clone(bytes), &self.queued));
+        !matches!(put, Err(mpsc::error::TrySendError::Closed(_)))
+    }
 }
 
 impl Fan {
@@ -86,25 +133,20 @@ impl Fan {
             early.drain(..excess);
             return;
         }
-        let piece: Piece = bytes.into();
-        // A client whose queue is full loses the piece, one that is gone is forgotten.
-        self.clients.retain(|client| {
-            !matches!(
-                client.try_send(Arc::clone(&piece)),
-                Err(mpsc::error::TrySendError::Closed(_))
-            )
-        });
+        let piece: Arc<[u8]> = bytes.into();
+        self.clients.retain(|client| client.put(&piece));
     }
 
     fn join(&mut self) -> mpsc::Receiver<Piece> {
         let (sender, receiver) = mpsc::channel(MOST_QUEUED);
+        let client = Client { sender, queued: Arc::default() };
         if let Some(early) = self.early.take() {
             for chunk in Vec::from(early).chunks(MOST_BYTES) {
-                let _ = sender.try_send(chunk.into());
+                client.put(&chunk.into());
             }
         }
         if !self.ended {
-            self.clients.push(sender);
+            self.clients.push(client);
         }
         receiver
     }
@@ -436,5 +478,42 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         self.end_input();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_does_not_read_loses_output_and_the_others_do_not() {
+        let mut fan = Fan::default();
+        let (mut idle, mut busy) = (fan.join(), fan.join());
+        let piece = vec![b'x'; MOST_BYTES];
+        let pieces = MOST_QUEUED_BYTES / MOST_BYTES;
+        for _ in 0..2 * pieces {
+            fan.put(&piece);
+            assert_eq!(busy.try_recv().unwrap().len(), MOST_BYTES);
+        }
+        assert_eq!(idle.len(), pieces);
+        drop(idle.try_recv().unwrap());
+        fan.put(&piece);
+        assert_eq!(idle.len(), pieces, "room that is made is used");
+        drop((idle, busy));
+        fan.put(&piece);
+        assert!(fan.clients.is_empty());
+    }
+
+    #[test]
+    fn the_first_client_alone_gets_what_was_written_before() {
+        let mut fan = Fan::new(b"old".to_vec());
+        fan.put(b" new");
+        let (mut first, mut second) = (fan.join(), fan.join());
+        fan.end();
+        assert_eq!(&*first.try_recv().unwrap(), b"old new");
+        for client in [&mut first, &mut second] {
+            assert_eq!(client.try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
+        }
+        assert_eq!(fan.join().try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
     }
 }
