@@ -434,7 +434,7 @@ impl Keeper {
         let cloned = (|| {
             if mask != 0 {
                 store::keep(index, mask, kept)?;
-                Note::Keep { slot: index, mask }.send(store::KEEPER_END, kept)?;
+                tell_anchor(Note::Keep { slot: index, mask }, kept)?;
             }
             clone(index)
         })();
@@ -683,7 +683,7 @@ impl Keeper {
         }
         slot.unset(INPUT << ledger::flag::KEPT_SHIFT);
         store::forget(index, INPUT);
-        Note::Drop { slot: index, mask: INPUT }.send(store::KEEPER_END, &[])
+        tell_anchor(Note::Drop { slot: index, mask: INPUT }, &[])
     }
 
     fn empty(&mut self, ticket: u64) -> Answer<()> {
@@ -737,6 +737,15 @@ impl Keeper {
             raw::execute(store::PROGRAM, &[c"bloomery-keeper", c"keeper"]);
             raw::exit(1);
         }
+    }
+}
+
+/// An anchor that is dead needs to be told nothing: this keeper has all that it had, and is about
+/// to be the anchor.
+fn tell_anchor(note: Note, descriptors: &[Fd]) -> Answer<()> {
+    match note.send(store::KEEPER_END, descriptors) {
+        Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
+        other => other,
     }
 }
 

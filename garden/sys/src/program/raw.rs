@@ -25,6 +25,10 @@ impl Errno {
     pub const EINTR: Self = Self(4);
     /// Bad descriptor.
     pub const EBADF: Self = Self(9);
+    /// Nobody is at the other end any more.
+    pub const EPIPE: Self = Self(32);
+    /// The other end was closed with something unread.
+    pub const ECONNRESET: Self = Self(104);
     /// No such process.
     pub const ESRCH: Self = Self(3);
     /// No child to wait for.
