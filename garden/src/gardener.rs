@@ -284,10 +284,14 @@ impl Gardener {
         next
     }
 
-    /// Parts from the containers, which run on. What was parked is removed. Clients are let go after
-    /// this, so that their going ends nobody's input.
-    pub fn leave(&self) {
+    /// From now on clients go because the daemon does, which ends nobody's input.
+    pub fn keep_inputs(&self) {
         self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Parts from the containers, which run on. What was parked is removed.
+    pub fn leave(&self) {
+        self.keep_inputs();
         self.pool.close();
     }
 

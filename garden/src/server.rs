@@ -99,7 +99,18 @@ pub async fn serve(
     settings: Settings,
     stop: watch::Receiver<bool>,
 ) {
-    let shared = Arc::new(Shared { gardener, tokens: Arc::default(), settings, stop });
+    // Clients are let go only after the gardener knows why, or their going would end the input of
+    // their processes.
+    let (stopper, stopping) = watch::channel(false);
+    let told = Arc::clone(&gardener);
+    let mut asked = stop;
+    let ordered = tokio::spawn(async move {
+        let _ = asked.wait_for(|stop| *stop).await;
+        told.keep_inputs();
+        stopper.send_replace(true);
+        stopper.closed().await;
+    });
+    let shared = Arc::new(Shared { gardener, tokens: Arc::default(), settings, stop: stopping });
     let mut connections = JoinSet::new();
     accept(&listener, &shared, &mut connections).await;
     drop(listener);
@@ -111,6 +122,7 @@ pub async fn serve(
     if finished.await.is_err() {
         tracing::warn!(left = connections.len(), "calls do not end; leaving them");
     }
+    ordered.abort();
 }
 
 async fn accept(listener: &Listener, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
