@@ -18,6 +18,8 @@ use garden_api::{ContainerSpec, PortMapping};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::fault;
+
 /// Where a container is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -137,6 +139,7 @@ impl Depot {
     pub fn add(&self, record: &Record) -> io::Result<()> {
         let directory = self.directory(&record.spec.handle);
         fs::create_dir(&directory).map_err(context("make", &directory))?;
+        fault::step("create/directory-made");
         self.save(record)
     }
 
@@ -147,6 +150,7 @@ impl Depot {
         let written = (|| {
             let mut file = File::create(&temporary)?;
             file.write_all(&serde_json::to_vec(record)?)?;
+            fault::step("save/written");
             fs::rename(&temporary, &path)
         })();
         written.map_err(context("write", &path))
@@ -169,6 +173,7 @@ impl Depot {
                 _ => {}
             }
         }
+        fault::step("destroy/record-removed");
         match fs::remove_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(context("remove", &directory)(error))

@@ -14,6 +14,7 @@ mod depot;
 pub mod devices;
 mod error;
 mod exits;
+pub mod fault;
 pub mod gardener;
 pub mod http;
 pub mod identity;

@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
+use crate::fault;
 use crate::terminal;
 
 /// A piece of output in one client's queue.
@@ -358,6 +359,7 @@ impl Process {
         });
         let _ = recorded.await;
         self.finished.send_replace(ended);
+        fault::step("end/told");
     }
 
     /// Sends it a signal; a process that has ended is no error.

@@ -11,6 +11,7 @@ use bloomery_garden::Error;
 use garden_api::{ContainerSpec, Properties};
 use garden_sys::supervisor::Exit;
 use plot::running::shell;
+use plot::traces::Traces;
 use plot::{Plot, wait_until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -56,10 +57,7 @@ fn on_a_full_depot_nothing_is_promised_and_everything_can_be_destroyed() {
     let plot = Plot::with(|config| config.depot = disk.0.join("depot"));
     let before = plot.settled();
     plot.create("old");
-    let with_one = {
-        wait_until("the pool is full again", || plot.traces().cgroups == 2);
-        plot.traces()
-    };
+    let with_one = Traces::settled(&plot.config, 1, 0);
     let mut running = plot.start_sh("old", "echo up; read line; exit 5");
     running.hear("up\n");
     plot.garden().set_property("old", "colour", "red").unwrap();

@@ -15,6 +15,7 @@ use crate::bundle::{self, Attachment, Bundle};
 use crate::container::{Body, Container, Init};
 use crate::depot::{self, Phase, Record};
 use crate::error::Error;
+use crate::fault;
 use crate::identity::MAPPED_ROOT;
 use crate::pool::Unit;
 use crate::volumes::Image;
@@ -37,6 +38,7 @@ impl Gardener {
             &spec.image.uri
         })?;
         let container = self.enter(spec, &image)?;
+        fault::step("create/record-written");
         match self.make(&container, &image) {
             Ok(()) => {
                 container.settle();
@@ -98,6 +100,7 @@ impl Gardener {
             }
             containers.insert(handle.clone(), Arc::clone(&container));
         }
+        fault::step("create/entered");
         if let Err(error) = container.look(|record| self.depot.add(record)) {
             let _ = container.forget(&self.depot);
             self.containers().remove(&handle);
@@ -109,6 +112,7 @@ impl Gardener {
     fn make(&self, container: &Arc<Container>, image: &Image) -> Result<(), Error> {
         let spec = container.look(|record| record.spec.clone());
         let unit = self.pool.take(spec.privileged)?;
+        fault::step("create/unit-taken");
         let made = self.furnish(container, &spec, &unit, image);
         if let Err(error) = made {
             self.maker.discard(unit);
@@ -124,6 +128,7 @@ impl Gardener {
         // From here on a failure is the destroyer's to clean up.
         container.embody(body);
         init.commit().map_err(|error| Error::because("cannot start the container", &error))?;
+        fault::step("create/committed");
         let state = self.network.state(&container.handle);
         let addresses = self.network.properties(&container.handle);
         let grace_time = container.grace_time();
@@ -139,6 +144,7 @@ impl Gardener {
             record.phase = Phase::Created;
         })?;
         container.set_grace_time(grace_time);
+        fault::step("create/saved");
         Ok(())
     }
 
@@ -151,11 +157,13 @@ impl Gardener {
         image: &Image,
     ) -> Result<(), Error> {
         self.limit(&unit.slot, &spec.limits)?;
+        fault::step("create/limited");
         self.network.attach(&spec.handle, unit, &spec.network)?;
         for port in &spec.net_in {
             self.map_port(container, port.host_port, port.container_port)?;
         }
         self.network.net_out(&spec.handle, &spec.net_out)?;
+        fault::step("create/networked");
 
         let users = if spec.privileged {
             None
@@ -166,7 +174,9 @@ impl Gardener {
             })?)
         };
         let root = self.volumes.create(&spec.handle, image, users.as_ref().map(AsFd::as_fd))?;
+        fault::step("create/volume-made");
         let names = self.name_files(container, spec.privileged)?;
+        fault::step("create/names-made");
         let binds = bind_mounts(spec)?;
         let cgroups = if spec.privileged { Vec::new() } else { cgroup_views(&unit.slot)? };
 
@@ -192,7 +202,9 @@ impl Gardener {
             let reason = std::io::Error::from_raw_os_error(failure.errno);
             let (step, part) = (failure.step, bundle.part(failure.detail));
             Error::Plain(format!("cannot build the container's root: {step:?} of {part}: {reason}"))
-        })
+        })?;
+        fault::step("create/root-built");
+        Ok(())
     }
 
     /// Writes limits, and warns once about what this host cannot do.

@@ -11,6 +11,7 @@ use super::Gardener;
 use crate::container::Container;
 use crate::depot::Phase;
 use crate::error::Error;
+use crate::fault;
 
 /// A process that survives SIGKILL for so long is the kernel's.
 const UNKILLABLE: Duration = Duration::from_secs(10);
@@ -52,12 +53,14 @@ impl Gardener {
     /// Removes everything of a container, whatever of it there is.
     pub(super) fn undo(&self, container: &Arc<Container>) -> Result<(), Error> {
         let handle = container.handle.as_str();
+        fault::step("destroy/entered");
         // On a full disk a destroy must work, too: a daemon that finds the old phase and no process 1
         // goes on where this one was killed.
         if let Err(error) = container.change(&self.depot, |record| record.phase = Phase::Destroying)
         {
             tracing::warn!(handle, %error, "a destroy is not written down");
         }
+        fault::step("destroy/recorded");
         let mut errors = Vec::new();
         let mut attempt = |what: &str, outcome: Result<(), Error>| {
             if let Err(error) = outcome {
@@ -66,8 +69,11 @@ impl Gardener {
             }
         };
         attempt("end its processes", self.end_processes(container));
+        fault::step("destroy/released");
         attempt("take its network down", self.network.destroy(handle));
+        fault::step("destroy/network-removed");
         attempt("destroy its volume", self.volumes.destroy(handle));
+        fault::step("destroy/volume-removed");
         if !errors.is_empty() {
             return Err(Error::Plain(errors.join("; ")));
         }
@@ -75,6 +81,7 @@ impl Gardener {
             .forget(&self.depot)
             .map_err(|error| Error::because("cannot forget the container", &error))?;
         self.containers().remove(handle);
+        fault::step("destroy/forgotten");
         Ok(())
     }
 
@@ -85,6 +92,7 @@ impl Gardener {
                 .kill(UNKILLABLE)
                 .map_err(|error| Error::because("cannot kill the container's processes", &error))?;
             wait_for_end(&body.init.pidfd, UNKILLABLE)?;
+            fault::step("destroy/killed");
             self.unwatch_memory(&body.slot);
             // Their clients hear of the end before the destroy is answered.
             let deadline = Instant::now() + Duration::from_secs(1);
@@ -99,6 +107,7 @@ impl Gardener {
         } else if slot != 0 {
             self.remove_slot(slot)?;
         }
+        fault::step("destroy/cgroup-removed");
         self.release_processes(container)
     }
 

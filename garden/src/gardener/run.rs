@@ -19,6 +19,7 @@ use crate::command;
 use crate::container::{Body, Container};
 use crate::depot::{ExitRecord, ProcessRecord};
 use crate::error::Error;
+use crate::fault;
 use crate::identity::MAPPED_ROOT;
 use crate::process::{Process, Streams, Upkeep};
 use crate::terminal;
@@ -47,6 +48,7 @@ impl Upkeep for Keeping {
         else {
             return;
         };
+        fault::step("end/heard");
         gardener.note_memory_kills(&container);
         // The status must be on disk before the keeper forgets it.
         let noted = container.change(&gardener.depot, |record| {
@@ -54,6 +56,7 @@ impl Upkeep for Keeping {
                 process.exit = Some(exit_record(exit));
             }
         });
+        fault::step("end/recorded");
         let released = noted.and_then(|()| {
             gardener
                 .supervisor
@@ -63,6 +66,7 @@ impl Upkeep for Keeping {
         if let Err(error) = released {
             tracing::warn!(handle = container.handle, process = self.id, %error, "a process's end is not recorded");
         }
+        fault::step("end/released");
     }
 }
 
@@ -134,6 +138,7 @@ impl Gardener {
     ) -> Result<(), Error> {
         let (id, ticket) = (process.id().to_owned(), process.ticket());
         let privileged = container.look(|record| record.spec.privileged);
+        fault::step("run/entered");
         // Written before the keeper is asked: a child of a ticket that no record has is nobody's.
         container.change(&self.depot, |record| match record.processes.entry(id.clone()) {
             Entry::Occupied(_) => {}
@@ -141,6 +146,7 @@ impl Gardener {
                 place.insert(ProcessRecord { ticket, terminal: spec.tty.is_some(), exit: None });
             }
         })?;
+        fault::step("run/recorded");
         let plan =
             plan.seal().map_err(|error| Error::because("cannot write a process's plan", &error))?;
         let cgroup = |error: garden_cgroup::Error| {
@@ -173,11 +179,13 @@ impl Gardener {
             image: None,
             privileged,
         };
+        fault::step("run/asked");
         let launched = self
             .supervisor
             .launch(ticket, &launch)
             .map_err(|error| Error::because("cannot start the process", &error))?
             .map_err(|failure| command::explain(&failure, spec))?;
+        fault::step("run/launched");
         let keeping = Keeping {
             gardener: Arc::downgrade(self),
             container: Arc::downgrade(container),
@@ -186,7 +194,9 @@ impl Gardener {
         };
         process
             .follow(launched.pidfd, ends.ours, Box::new(keeping))
-            .map_err(|error| Error::because("cannot follow the process", &error))
+            .map_err(|error| Error::because("cannot follow the process", &error))?;
+        fault::step("run/followed");
+        Ok(())
     }
 
     /// A process by id.

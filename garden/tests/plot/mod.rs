@@ -22,6 +22,7 @@ use garden_sys::supervisor::Exit;
 use place::Place;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use traces::Traces;
 
 static PLOTS: AtomicU32 = AtomicU32::new(0);
 
@@ -109,6 +110,23 @@ impl Plot {
         let (config, runtime) = (self.config.clone(), self.runtime.handle().clone());
         let started = self.host.inside(|| Gardener::start(config, runtime));
         self.garden = Some(started.unwrap());
+    }
+
+    pub fn traces(&self) -> Traces {
+        Traces::of(&self.config)
+    }
+
+    pub fn settled(&self) -> Traces {
+        Traces::settled(&self.config, 0, 0)
+    }
+
+    pub fn expect(&self, before: &Traces) {
+        before.expect_again(&self.config);
+    }
+
+    /// Pids of keeper and anchor.
+    pub fn supervisor(&self) -> (i32, i32) {
+        traces::supervisor(&self.config.run)
     }
 
     pub fn create(&self, handle: &str) -> String {

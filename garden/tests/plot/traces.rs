@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::{Plot, wait_until};
+use bloomery_garden::config::Config;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Numbers of everything that containers and processes leave behind when somebody forgets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,87 +19,149 @@ pub struct Traces {
     pub cgroups: usize,
     /// Children of the supervisor, its parked ones included.
     pub processes: usize,
+    /// Network namespaces of these.
+    pub namespaces: usize,
     /// Kept by keeper and anchor for children.
     pub descriptors: [usize; 2],
     /// Mounts of the host's namespace below the Garden's places.
     pub mounts: usize,
+    /// The host's ends of containers' links.
+    pub links: usize,
+    /// Lines of the Garden's table.
+    pub rules: usize,
 }
 
-impl Plot {
-    pub fn traces(&self) -> Traces {
+impl Traces {
+    pub fn of(config: &Config) -> Self {
         let count = |path: PathBuf| fs::read_dir(path).map_or(0, Iterator::count);
-        let (keeper, anchor) = self.supervisor();
+        let (keeper, anchor) = supervisor(&config.run);
         let kept = |pid| descriptors(pid).keys().filter(|number| **number >= 1024).count();
-        let parents = [keeper, anchor];
-        let here = self.directory.path().to_str().unwrap().to_owned();
-        Traces {
-            containers: count(self.config.depot.clone()),
-            volumes: count(self.config.store.join("volumes")),
-            cgroups: self.cgroups(),
-            processes: processes()
-                .filter(|(pid, parent)| parents.contains(parent) && !parents.contains(pid))
-                .count(),
+        let children = children(keeper, anchor);
+        let namespace = |pid: &i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let mut namespaces: Vec<_> = children.iter().filter_map(namespace).collect();
+        namespaces.sort();
+        namespaces.dedup();
+        let here = config.depot.parent().unwrap().to_str().unwrap().to_owned();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let below = |line: &&str| {
+            let target = line.split(' ').nth(4).unwrap_or_default();
+            target.starts_with(&here) && target != here
+        };
+        let links = format!("w{}-", config.tag);
+        Self {
+            containers: count(config.depot.clone()),
+            volumes: count(config.store.join("volumes")),
+            cgroups: cgroups(&config.tag),
+            processes: children.len(),
+            namespaces: namespaces.len(),
             descriptors: [kept(keeper), kept(anchor)],
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&here).count(),
+            mounts: mounts.lines().filter(below).count(),
+            links: names("/sys/class/net").filter(|name| name.starts_with(&links)).count(),
+            rules: rules(&config.tag),
         }
+    }
+
+    /// What there is of a Garden whose pool is full and that has so many containers and processes.
+    pub fn settled(config: &Config, containers: usize, processes: usize) -> Self {
+        let expected = config.pool + containers;
+        let kept = expected + 4 * processes;
+        let mut last = Self::default();
+        until(|| {
+            // Seen twice the same: the networker's part comes last.
+            let now = Self::of(config);
+            let settled = now.cgroups == expected
+                && now.descriptors == [kept, kept]
+                && now.processes == expected + processes
+                && now == last;
+            last = now;
+            settled
+        });
+        assert_eq!(last.cgroups, expected, "the pool is full: {last:?}");
+        last
     }
 
     /// Waits until everything is as it was.
-    pub fn expect(&self, before: &Traces) {
-        let mut now = Traces::default();
-        let deadline = std::time::Instant::now() + super::PATIENCE;
-        while std::time::Instant::now() < deadline {
-            now = self.traces();
-            if now == *before {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+    pub fn expect_again(&self, config: &Config) {
+        let mut now = Self::default();
+        until(|| {
+            now = Self::of(config);
+            now == *self
+        });
+        assert_eq!(now, *self, "what is left behind");
+    }
+}
+
+fn until(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
         }
-        assert_eq!(now, *before, "what is left behind");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    true
+}
 
-    /// What there is of a Garden without containers whose pool is full.
-    pub fn settled(&self) -> Traces {
-        let pool = self.config.pool;
-        wait_until("the pool is full", || {
-            let now = self.traces();
-            now.cgroups == pool && now.descriptors == [pool, pool] && now.processes == pool
-        });
-        self.traces()
-    }
+fn names(directory: impl AsRef<Path>) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
 
-    /// Slots of the v2 hierarchy, which every other one follows.
-    fn cgroups(&self) -> usize {
-        let name = format!("bloomery-{}", self.config.tag);
-        let roots =
-            ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join(&name));
-        let numbered = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
-        roots
-            .iter()
-            .flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten())
-            .filter_map(numbered)
-            .count()
-    }
+/// Slots of the v2 hierarchy, which every other one follows.
+fn cgroups(tag: &str) -> usize {
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let root = |root: &&Path| names(root.join(format!("bloomery-{tag}")));
+    roots.iter().flat_map(root).filter(|name| name.parse::<u32>().is_ok()).count()
+}
 
-    /// Pids of keeper and anchor: they write to this Garden's log.
-    pub fn supervisor(&self) -> (i32, i32) {
-        let log = self.config.run.join("supervisor.log");
-        let mut found = (0, 0);
-        wait_until("keeper and anchor are there", || {
-            found = (0, 0);
-            for (pid, _) in processes() {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                let ours = || fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|to| to == log);
-                match name.trim() {
-                    "bloomery-keeper" if ours() => found.0 = pid,
-                    "bloomery-anchor" if ours() => found.1 = pid,
-                    _ => {}
-                }
+fn rules(tag: &str) -> usize {
+    let listed = Command::new("nft").args(["list", "ruleset"]).output();
+    let listed = listed.expect("the tests need Debian's nftables").stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    let table = format!("bloomery-{tag}");
+    let own = |line: &&str| {
+        let name = line.strip_prefix("table ").and_then(|rest| rest.split(' ').nth(1));
+        name == Some(table.as_str())
+    };
+    let mut lines = listed.lines().skip_while(|line| !own(line));
+    lines.by_ref().take_while(|line| *line != "}").count()
+}
+
+/// Pids of keeper and anchor: they write to the log of their directory.
+pub fn supervisor(run: &Path) -> (i32, i32) {
+    let log = run.join("supervisor.log");
+    let mut found = (0, 0);
+    let there = until(|| {
+        found = (0, 0);
+        for (pid, _) in processes() {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let ours = || {
+                fs::read_link(format!("/proc/{pid}/fd/2")).is_ok_and(|to| to == log)
+                    && !is_a_containers(pid)
+            };
+            match name.trim() {
+                "bloomery-keeper" if ours() => found.0 = pid,
+                "bloomery-anchor" if ours() => found.1 = pid,
+                _ => {}
             }
-            found.0 != 0 && found.1 != 0
-        });
-        found
-    }
+        }
+        found.0 != 0 && found.1 != 0
+    });
+    assert!(there, "keeper and anchor are there");
+    found
+}
+
+/// A child that has not yet executed its program looks like the keeper, but for its pid namespace.
+fn is_a_containers(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    pids.is_none_or(|pids| pids.split_whitespace().count() > 1)
+}
+
+/// All that keeper and anchor have made.
+pub fn children(keeper: i32, anchor: i32) -> Vec<i32> {
+    let made = |&(pid, parent): &(i32, i32)| [keeper, anchor].contains(&parent) && pid != keeper;
+    processes().filter(made).map(|(pid, _)| pid).collect()
 }
 
 /// Open descriptors of a process and what they are.

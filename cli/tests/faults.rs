@@ -1,0 +1,399 @@
+//! kill -9 of daemon, keeper and anchor, at named steps and at random under load: nothing that was
+//! acknowledged is lost, and nothing is left behind.
+//!
+//! `BLOOMERY_KILLS` is the number of random kills, `BLOOMERY_SEED` repeats a run.
+
+mod site;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bloomery_garden::client::{Client, Error, ProcessIo};
+use bloomery_garden::fault;
+use garden_api::{ContainerSpec, ProcessSpec, Properties, Signal, TtySpec, WindowSize};
+use rustix::process::Signal as Number;
+use site::traces::{Traces, descriptors, processes, supervisor};
+use site::{PATIENCE, Site};
+use tokio::runtime::Runtime;
+
+fn named(handle: &str) -> ContainerSpec {
+    ContainerSpec { handle: handle.into(), ..ContainerSpec::default() }
+}
+
+fn shell(id: &str, script: &str) -> ProcessSpec {
+    ProcessSpec {
+        id: id.into(),
+        path: "/bin/sh".into(),
+        args: vec!["-c".into(), script.into()],
+        ..ProcessSpec::default()
+    }
+}
+
+async fn everything(client: &Client) -> Vec<String> {
+    client.list(&Properties::from([("garden.state".into(), "all".into())])).await.unwrap()
+}
+
+/// Pids of processes with this argument.
+fn with_argument(argument: &str) -> Vec<i32> {
+    let has = |pid: &i32| {
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split('\0').any(|one| one == argument))
+    };
+    processes().map(|(pid, _)| pid).filter(has).collect()
+}
+
+/// A container whose process must never notice anything.
+async fn make_steady(client: &Client, number: u64) -> (String, Vec<i32>) {
+    client.create(&named("steady")).await.unwrap();
+    let argument = (1_000_000_000 + u64::from(std::process::id()) * 4 + number).to_string();
+    let spec = ProcessSpec {
+        id: "steady".into(),
+        path: "/bin/sleep".into(),
+        args: vec![argument.clone()],
+        ..ProcessSpec::default()
+    };
+    drop(client.run("steady", &spec, ProcessIo::default()).await.unwrap());
+    let pids = with_argument(&argument);
+    assert_eq!(pids.len(), 1);
+    (argument, pids)
+}
+
+#[test]
+fn a_daemon_killed_at_any_step_leaves_nothing_half_done() {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut site = Site::new(0);
+        let client = site.client();
+        site.start(None);
+        site.wait_up().await;
+        let (argument, pids) = make_steady(&client, 0).await;
+        let before = Traces::settled(&site.config, 1, 1);
+        site.kill();
+        for step in fault::STEPS {
+            site.start(Some(step));
+            site.wait_up().await;
+            let done = cycle(&client).await;
+            site.expect_death(step);
+            site.start(None);
+            site.wait_up().await;
+            check(&client, done, step).await;
+            assert_eq!(with_argument(&argument), pids, "{step}");
+            before.expect_again(&site.config);
+            site.kill();
+        }
+        site.start(None);
+        site.wait_up().await;
+        client.destroy("steady").await.unwrap();
+    });
+}
+
+/// What was acknowledged, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Done {
+    Nothing,
+    Created,
+    Ran,
+    Ended,
+    Destroyed,
+}
+
+async fn cycle(client: &Client) -> Done {
+    if client.create(&named("cycle")).await.is_err() {
+        return Done::Nothing;
+    }
+    let Ok(process) = client.run("cycle", &shell("p", "exit 7"), ProcessIo::default()).await else {
+        return Done::Created;
+    };
+    match process.wait().await {
+        Ok(status) => assert_eq!(status, 7),
+        Err(_) => return Done::Ran,
+    }
+    if client.destroy("cycle").await.is_err() {
+        return Done::Ended;
+    }
+    Done::Destroyed
+}
+
+async fn check(client: &Client, done: Done, step: &str) {
+    let listed = everything(client).await.contains(&"cycle".to_owned());
+    let destroying = step.starts_with("destroy/");
+    assert!(
+        listed || destroying || done == Done::Nothing || done == Done::Destroyed,
+        "{step}: an acknowledged container is there after {done:?}"
+    );
+    assert!(!(listed && done == Done::Destroyed), "{step}: a destroyed container is gone");
+    if !listed {
+        return;
+    }
+    if done >= Done::Created && !destroying {
+        let attached = client.attach("cycle", "p", ProcessIo::default()).await;
+        match attached {
+            Ok(process) => assert_eq!(process.wait().await.unwrap(), 7, "{step}"),
+            Err(Error::ProcessNotFound(_)) if done == Done::Created => {}
+            Err(error) => panic!("{step}: the status is lost after {done:?}: {error}"),
+        }
+    }
+    // Whatever it is, it is whole: it runs a process.
+    let process = client.run("cycle", &shell("q", "exit 8"), ProcessIo::default()).await.unwrap();
+    assert_eq!(process.wait().await.unwrap(), 8, "{step}");
+    client.destroy("cycle").await.unwrap();
+}
+
+/// xorshift64*: a seed must give the same run everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// What workers and killer know of each other.
+#[derive(Default)]
+struct Shared {
+    /// Odd while there is no daemon.
+    deaths: AtomicU64,
+    in_flight: AtomicUsize,
+    finish: AtomicBool,
+    cycles: AtomicU64,
+    statuses: AtomicU64,
+    unsure: AtomicU64,
+}
+
+impl Shared {
+    /// Makes a call. `Err` when the daemon has died meanwhile and nobody knows what came of it; any
+    /// other failure of the connection is a failure of the test.
+    async fn call<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, ()> {
+        let before = self.deaths.load(Ordering::SeqCst);
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let outcome = call.await;
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        let alive = before.is_multiple_of(2) && before == self.deaths.load(Ordering::SeqCst);
+        match outcome {
+            Err(error) if !alive && is_broken(&error) => {
+                self.unsure.fetch_add(1, Ordering::SeqCst);
+                self.wait_for_daemon().await;
+                Err(())
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn wait_for_daemon(&self) {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        while self.deaths.load(Ordering::SeqCst) % 2 == 1 {
+            assert!(Instant::now() < deadline, "another daemon serves");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn is_broken(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unreachable { .. }
+            | Error::Broken { .. }
+            | Error::Disconnected { .. }
+            | Error::NoStream { .. }
+    )
+}
+
+/// Creates, runs and destroys until told to finish, remembering what was acknowledged.
+async fn work(client: Client, shared: Arc<Shared>, worker: u64, mut random: Random) {
+    let mut round = 0;
+    while !shared.finish.load(Ordering::SeqCst) {
+        round += 1;
+        let handle = format!("w{worker}-{round}");
+        // Where nobody knows what came of it, it must go all the same.
+        if let Ok(created) = shared.call(client.create(&named(&handle))).await {
+            created.unwrap_or_else(|error| panic!("{handle}: create: {error}"));
+            let status = i64::try_from(random.below(100)).unwrap();
+            let script = format!("sleep 0.0{}; exit {status}", random.below(6));
+            run(&client, &shared, &handle, &shell("p", &script), status).await;
+        }
+        loop {
+            match shared.call(client.destroy(&handle)).await {
+                Ok(Ok(()) | Err(Error::ContainerNotFound(_))) => break,
+                Ok(Err(error)) => panic!("{handle}: destroy: {error}"),
+                Err(()) => {}
+            }
+        }
+        if let Ok(listed) = shared
+            .call(client.list(&Properties::from([("garden.state".into(), "all".into())])))
+            .await
+        {
+            assert!(!listed.unwrap().contains(&handle), "{handle} is destroyed");
+        }
+        shared.cycles.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs a process in a container that is there, and must be told its status.
+async fn run(client: &Client, shared: &Shared, handle: &str, spec: &ProcessSpec, status: i64) {
+    let started = shared.call(client.run(handle, spec, ProcessIo::default())).await;
+    let acknowledged = started.is_ok();
+    let mut process = started
+        .ok()
+        .map(|started| started.unwrap_or_else(|error| panic!("{handle}: run: {error}")));
+    loop {
+        if let Some(process) = process.take()
+            && let Ok(ended) = shared.call(process.wait()).await
+        {
+            assert_eq!(ended.unwrap_or_else(|error| panic!("{handle}: wait: {error}")), status);
+            shared.statuses.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        match shared.call(client.attach(handle, &spec.id, ProcessIo::default())).await {
+            Ok(Ok(attached)) => process = Some(attached),
+            Ok(Err(Error::ProcessNotFound(_))) if !acknowledged => return,
+            Ok(Err(error)) => panic!("{handle}: an acknowledged process is lost: {error}"),
+            Err(()) => {}
+        }
+    }
+}
+
+#[test]
+fn random_kills_under_load_lose_nothing() {
+    let (kills, seed) =
+        (number("BLOOMERY_KILLS", 200), number("BLOOMERY_SEED", std::process::id().into()));
+    println!("kills {kills}, seed {seed}");
+    let runtime = Runtime::new().unwrap();
+    let mut random = Random(seed * 2 + 1);
+    let mut site = Site::new(1);
+    let client = site.client();
+    site.start(None);
+    let (before, argument, pids) = runtime.block_on(async {
+        site.wait_up().await;
+        let before = Traces::settled(&site.config, 0, 0);
+        let (argument, pids) = make_steady(&client, 1).await;
+        (before, argument, pids)
+    });
+    let shared = Arc::new(Shared::default());
+    let workers: Vec<_> = (0..3)
+        .map(|worker| {
+            let random = Random(random.below(u64::MAX) * 2 + 1);
+            runtime.spawn(work(client.clone(), Arc::clone(&shared), worker, random))
+        })
+        .collect();
+    let mut counts = [0_u64; 3];
+    let mut inside = 0;
+    for _ in 0..kills {
+        assert!(workers.iter().all(|worker| !worker.is_finished()), "workers go on");
+        std::thread::sleep(Duration::from_millis(random.below(60)));
+        let victim = usize::try_from(random.below(3)).unwrap();
+        counts[victim] += 1;
+        if victim == 0 {
+            shared.deaths.fetch_add(1, Ordering::SeqCst);
+            inside += u64::from(shared.in_flight.load(Ordering::SeqCst) > 0);
+            site.kill();
+            site.start(None);
+            runtime.block_on(site.wait_up());
+            shared.deaths.fetch_add(1, Ordering::SeqCst);
+        } else {
+            let (keeper, anchor) = supervisor(&site.config.run);
+            inside += u64::from(shared.in_flight.load(Ordering::SeqCst) > 0);
+            site::signal(if victim == 1 { keeper } else { anchor }, Number::KILL);
+            let deadline = Instant::now() + PATIENCE;
+            while supervisor(&site.config.run) == (keeper, anchor) {
+                assert!(Instant::now() < deadline, "another one takes over");
+            }
+        }
+    }
+    shared.finish.store(true, Ordering::SeqCst);
+    for worker in workers {
+        runtime
+            .block_on(async { tokio::time::timeout(4 * PATIENCE, worker).await })
+            .expect("a worker ends")
+            .unwrap_or_else(|error| panic!("{error}\n{}", site.log()));
+    }
+    let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+    println!(
+        "daemon {}, keeper {}, anchor {}; inside a request {inside}; cycles {}, statuses {}, calls \
+         whose outcome had to be looked up {}",
+        counts[0],
+        counts[1],
+        counts[2],
+        count(&shared.cycles),
+        count(&shared.statuses),
+        count(&shared.unsure)
+    );
+    assert!(inside * 4 >= kills * 3, "{inside} of {kills} kills were inside a request");
+    assert_eq!(with_argument(&argument), pids, "the steady process has noticed nothing");
+    runtime.block_on(async {
+        assert_eq!(everything(&client).await, ["steady"]);
+        let process = client.attach("steady", "steady", ProcessIo::default()).await.unwrap();
+        process.signal(Signal::Kill).await.unwrap();
+        assert_eq!(process.wait().await.unwrap(), 137);
+        client.destroy("steady").await.unwrap();
+    });
+    before.expect_again(&site.config);
+
+    // The daemon itself holds no more after many cycles than before.
+    let open = || descriptors(site.daemon()).len();
+    let most = open() + 2;
+    runtime.block_on(async {
+        for _ in 0..10 {
+            assert_eq!(cycle(&client).await, Done::Destroyed);
+        }
+    });
+    before.expect_again(&site.config);
+    let deadline = Instant::now() + PATIENCE;
+    while open() > most {
+        assert!(Instant::now() < deadline, "{:?}", descriptors(site.daemon()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_daemon_that_is_stopped_lets_its_clients_go_and_the_next_one_takes_up() {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut site = Site::new(2);
+        let client = site.client();
+        site.start(None);
+        site.wait_up().await;
+        client.create(&named("kept")).await.unwrap();
+        let tty = ProcessSpec {
+            tty: Some(TtySpec { window_size: Some(WindowSize { columns: 100, rows: 30 }) }),
+            ..shell("tty", "read line; stty size; exit 4")
+        };
+        let terminal = client.run("kept", &tty, ProcessIo::outputs()).await.unwrap();
+        let reader = shell("reader", "read line; echo got $line; exit 5");
+        let reader = client.run("kept", &reader, ProcessIo::outputs()).await.unwrap();
+        assert!(site.stop().success(), "{}", site.log());
+        // Both hear that the server is gone, and nobody's input has ended.
+        terminal.wait().await.unwrap_err();
+        reader.wait().await.unwrap_err();
+        site.start(None);
+        site.wait_up().await;
+        let outputs = ProcessIo { stdout: true, ..ProcessIo::default() };
+        let reader = client.attach("kept", "reader", outputs).await.unwrap();
+        reader.write_stdin(b"this\n").await.unwrap();
+        let mut output = reader.take_stdout().unwrap();
+        assert_eq!(reader_text(&mut output).await, "got this\n");
+        drop(output);
+        assert_eq!(reader.wait().await.unwrap(), 5);
+        let terminal = client.attach("kept", "tty", ProcessIo::default()).await.unwrap();
+        terminal.write_stdin(b"\n").await.unwrap();
+        assert_eq!(terminal.wait().await.unwrap(), 4);
+        client.destroy("kept").await.unwrap();
+    });
+}
+
+async fn reader_text(output: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    use tokio::io::AsyncReadExt;
+    let mut text = String::new();
+    output.read_to_string(&mut text).await.unwrap();
+    text
+}
