@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod demo;
 mod garden;
 mod inside;
 mod log;
@@ -25,6 +26,8 @@ enum Command {
     /// The container daemon.
     #[command(subcommand)]
     Garden(garden::Command),
+    /// Show on this host what containers are, and put everything back.
+    Demo(demo::Flags),
     /// Measure, side by side with the runtimes installed here.
     #[command(subcommand)]
     Bench(Bench),
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     }
     let done = match Arguments::parse().command {
         Command::Garden(command) => garden::run(command),
+        Command::Demo(flags) => demo::run(&flags),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),
     };
     match done {

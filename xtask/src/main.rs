@@ -9,6 +9,7 @@ mod build;
 mod checks;
 mod elevated;
 mod packages;
+mod up;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build, start the container daemon, show what it does, measure it, and put everything back.
+    Up(up::Options),
+    /// End what `up --keep` left running and remove all that it made.
+    Down,
     /// Run all that CI runs: format, licences, clippy, docs, tests.
     Test,
     /// Make the one static file, `target/dist/bloomery`.
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Up(options) => up::up(&options),
+        Command::Down => up::down(),
         Command::Test => checks::run(),
         Command::Dist => build::dist(),
     }
