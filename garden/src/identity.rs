@@ -17,6 +17,47 @@ mod capability {
     pub const UNPRIVILEGED: u64 = 0xa804_25fb;
     /// Everything up to AUDIT_READ: neither PERFMON, BPF nor CHECKPOINT_RESTORE.
     pub const PRIVILEGED: u64 = 0x3f_ffff_ffff;
+    /// By number; as many as [`PRIVILEGED`] has.
+    pub const NAMES: [&str; 38] = [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "DAC_READ_SEARCH",
+        "FOWNER",
+        "FSETID",
+        "KILL",
+        "SETGID",
+        "SETUID",
+        "SETPCAP",
+        "LINUX_IMMUTABLE",
+        "NET_BIND_SERVICE",
+        "NET_BROADCAST",
+        "NET_ADMIN",
+        "NET_RAW",
+        "IPC_LOCK",
+        "IPC_OWNER",
+        "SYS_MODULE",
+        "SYS_RAWIO",
+        "SYS_CHROOT",
+        "SYS_PTRACE",
+        "SYS_PACCT",
+        "SYS_ADMIN",
+        "SYS_BOOT",
+        "SYS_NICE",
+        "SYS_RESOURCE",
+        "SYS_TIME",
+        "SYS_TTY_CONFIG",
+        "MKNOD",
+        "LEASE",
+        "AUDIT_WRITE",
+        "AUDIT_CONTROL",
+        "SETFCAP",
+        "MAC_OVERRIDE",
+        "MAC_ADMIN",
+        "SYSLOG",
+        "WAKE_ALARM",
+        "BLOCK_SUSPEND",
+        "AUDIT_READ",
+    ];
 }
 
 /// Bounding sets of a process: for its root, and for everybody else.
@@ -43,10 +84,11 @@ pub fn own_bounds() -> std::io::Result<u64> {
         .ok_or_else(|| std::io::Error::other("/proc/self/status has no CapBnd line"))
 }
 
-/// Numbers of the capabilities that a privileged container should have and this daemon cannot give.
-pub fn missing(own: u64) -> Vec<u32> {
+/// Names of the capabilities that a privileged container should have and this daemon cannot give.
+pub fn missing(own: u64) -> Vec<&'static str> {
     let missing = capability::PRIVILEGED & !own;
-    (0..u64::BITS).filter(|number| missing & (1 << number) != 0).collect()
+    let names = capability::NAMES.iter().enumerate();
+    names.filter(|(number, _)| missing & (1 << number) != 0).map(|(_, name)| *name).collect()
 }
 
 #[cfg(test)]
@@ -63,6 +105,7 @@ mod tests {
     fn nothing_is_given_that_the_daemon_has_not() {
         let without_resource = !(1 << 24);
         assert_eq!(bounds(true, without_resource).root, 0x3f_feff_ffff);
-        assert_eq!(missing(without_resource), [24]);
+        assert_eq!(missing(without_resource), ["SYS_RESOURCE"]);
+        assert_eq!(missing(!0x3f_ffff_ffff).last(), Some(&"AUDIT_READ"));
     }
 }
