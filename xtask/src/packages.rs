@@ -46,6 +46,7 @@ pub const TEST: &[Program] = &[
         "test machines",
     ),
     program("mkfs.ext4", ["e2fsprogs", "e2fsprogs", "e2fsprogs"], "disks of test machines"),
+    program("sysctl", ["procps", "procps-ng", "procps-ng"], "sysctls in tests"),
     program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
     program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
     program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap"], "a distribution's image"),
