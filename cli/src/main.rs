@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod ctl;
 mod demo;
 mod garden;
 mod inside;
@@ -28,6 +29,8 @@ enum Command {
     Garden(garden::Command),
     /// Show on this host what containers are, and put everything back.
     Demo(demo::Flags),
+    /// Create, run, look at and destroy containers of a Garden by hand.
+    Ctl(Box<ctl::Arguments>),
     /// Measure, side by side with the runtimes installed here.
     #[command(subcommand)]
     Bench(Bench),
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Garden(command) => garden::run(command),
         Command::Demo(flags) => demo::run(&flags),
+        Command::Ctl(arguments) => return ctl::run(*arguments),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),
     };
     match done {

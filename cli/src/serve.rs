@@ -334,7 +334,7 @@ fn alias(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 /// Durations as the original's flags have them: `0`, `300ms`, `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     if rest == "0" {
