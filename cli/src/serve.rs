@@ -294,6 +294,7 @@ impl Flags {
             cpu_entitlement_per_share: self.cpu_entitlement_per_share,
             no_new_privileges: self.no_new_privileges,
             pool: self.pool_size,
+            shift_by_copy: false,
             own_program: "/proc/self/exe".into(),
             network: NetworkConfig {
                 pool: self.network_pool,

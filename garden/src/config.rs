@@ -82,6 +82,9 @@ pub struct Config {
     pub no_new_privileges: bool,
     /// Parked containers kept ready.
     pub pool: usize,
+    /// Copy images for unprivileged containers, as on a file system without idmapped mounts, instead
+    /// of trying such mounts first.
+    pub shift_by_copy: bool,
     /// What understands `inside …` and is run in containers for their streams: the daemon itself.
     pub own_program: PathBuf,
     /// The networker.
@@ -126,6 +129,7 @@ impl Default for Config {
             cpu_entitlement_per_share: None,
             no_new_privileges: false,
             pool: 8,
+            shift_by_copy: false,
             own_program: "/proc/self/exe".into(),
             network: NetworkConfig::default(),
         }

@@ -1,49 +1,50 @@
-//! Containers' root file systems: an image directory below, a writable layer above, joined by a
+//! Containers' root file systems: an image's layers below, a writable one above, joined by a
 //! detached overlay.
 //!
 //! ```text
-//! <store>/volumes/<handle>/{upper,work}
+//! <store>/volumes/<handle>/{upper,work,image-size}
 //!         trash/<number>                  what has been destroyed and not yet deleted
-//!         shifted/<name>                  copies for file systems that cannot shift owners
+//!         layers/                         what images are made of (the `rootfs` crate)
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use garden_sys::mounts::{self, Access};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
-};
+use rootfs::layers::{Layers, bytes_below};
+use rootfs::overlay::{self, Shift};
+use rootfs::reference::References;
 
 use crate::error::Error;
 use crate::identity::MAPPED_ROOT;
 
-/// An image that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// Its root directory.
-    pub path: PathBuf,
-    /// Its variables.
-    pub environment: Vec<String>,
+pub use rootfs::layers::Image;
+
+/// What a container's files take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// What it has written.
+    pub exclusive: u64,
+    /// That and its image.
+    pub total: u64,
 }
 
 /// The images that references name, and every container's writable layer.
 #[derive(Debug)]
 pub struct Volumes {
     store: PathBuf,
-    default: Option<PathBuf>,
-    aliases: BTreeMap<String, PathBuf>,
+    references: References,
+    layers: Layers,
+    shift_by_copy: bool,
     deleted: AtomicU64,
     trash: mpsc::SyncSender<PathBuf>,
 }
 
+/// Beside a container's layer: bytes of its image when it was made.
+const IMAGE_SIZE: &str = "image-size";
 /// How many destroyed layers may wait to be deleted; then a destroy deletes its own.
 const BACKLOG: usize = 256;
 
@@ -54,12 +55,8 @@ fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error
 
 impl Volumes {
     /// Opens the store and deletes what an earlier daemon left in the trash.
-    pub fn open(
-        store: &Path,
-        default: Option<PathBuf>,
-        aliases: BTreeMap<String, PathBuf>,
-    ) -> Result<Self, Error> {
-        for directory in ["volumes", "trash", "shifted"] {
+    pub fn open(store: &Path, references: References, shift_by_copy: bool) -> Result<Self, Error> {
+        for directory in ["volumes", "trash"] {
             let path = store.join(directory);
             fs::create_dir_all(&path).map_err(failed("make", &path))?;
         }
@@ -81,41 +78,18 @@ impl Volumes {
             .map_err(|error| Error::because("cannot start the thread that deletes volumes", &error))?;
         Ok(Self {
             store: store.to_path_buf(),
-            default,
-            aliases,
+            references,
+            layers: Layers::open(store).map_err(|error| image_error(&error))?,
+            shift_by_copy,
             deleted: AtomicU64::new(unique()),
             trash,
         })
     }
 
-    /// The image that a reference (`image.uri` or `rootfs`) names.
+    /// The image that a reference (`image.uri` or `rootfs`) names; unpacks it the first time.
     pub fn image(&self, reference: &str) -> Result<Image, Error> {
-        let path = if let Some(path) = self.aliases.get(reference) {
-            path.clone()
-        } else if reference.is_empty() {
-            self.default.clone().ok_or_else(|| {
-                Error::Plain("no image was given, and the server has no --default-rootfs".into())
-            })?
-        } else if let Some((scheme, rest)) = reference.split_once("://") {
-            match scheme {
-                "raw" | "file" => PathBuf::from(rest),
-                _ => {
-                    return Err(Error::Plain(format!(
-                        "image {reference:?} is not here: start the server with --image-alias {reference}=PATH"
-                    )));
-                }
-            }
-        } else {
-            PathBuf::from(reference)
-        };
-        let kind = fs::metadata(&path).map_err(failed("use the image", &path))?;
-        if !kind.is_dir() {
-            return Err(Error::Plain(format!(
-                "cannot use the image {}: not a directory",
-                path.display()
-            )));
-        }
-        Ok(Image { path, environment: Vec::new() })
+        let place = self.references.resolve(reference);
+        place.and_then(|place| self.layers.image(&place)).map_err(|error| image_error(&error))
     }
 
     fn directory(&self, handle: &str) -> PathBuf {
@@ -131,8 +105,13 @@ impl Volumes {
         user_namespace: Option<BorrowedFd<'_>>,
     ) -> Result<OwnedFd, Error> {
         let directory = self.directory(handle);
+        let copy = self.shift_by_copy;
+        let shift = user_namespace.map(|users| Shift { users, root: MAPPED_ROOT, copy });
+        let lower = overlay::mount_layers(&self.layers, &image.layers, shift)
+            .map_err(|error| image_error(&error))?;
         let made = (|| {
             fs::create_dir(&directory)?;
+            fs::write(directory.join(IMAGE_SIZE), image.size.to_string())?;
             fs::create_dir(directory.join("upper"))?;
             fs::create_dir(directory.join("work"))?;
             if user_namespace.is_some() {
@@ -143,35 +122,16 @@ impl Volumes {
                     Some(MAPPED_ROOT),
                 )?;
             }
-            let mode = fs::metadata(&image.path)?.permissions();
-            fs::set_permissions(directory.join("upper"), mode)?;
-            self.overlay(&directory, image, user_namespace)
+            if let Some(top) = image.layers.first() {
+                let mode = fs::metadata(top)?.permissions();
+                fs::set_permissions(directory.join("upper"), mode)?;
+            }
+            overlay::mount(lower, &directory.join("upper"), &directory.join("work"))
         })();
         made.map_err(|error| {
             let _ = self.destroy(handle);
             failed("make the volume", &directory)(error)
         })
-    }
-
-    fn overlay(
-        &self,
-        directory: &Path,
-        image: &Image,
-        users: Option<BorrowedFd<'_>>,
-    ) -> io::Result<OwnedFd> {
-        let lower = mounts::bind(&image.path, Access::default())?;
-        if let Some(users) = users {
-            mounts::map_ids(lower.as_fd(), users)?;
-        }
-        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let lower_path = format!("/proc/self/fd/{}", lower.as_raw_fd());
-        fsconfig_set_string(fs.as_fd(), "lowerdir", &lower_path)?;
-        fsconfig_set_string(fs.as_fd(), "upperdir", directory.join("upper"))?;
-        fsconfig_set_string(fs.as_fd(), "workdir", directory.join("work"))?;
-        // The layer ends with the container, so nothing need ever be synced.
-        fsconfig_set_flag(fs.as_fd(), "volatile")?;
-        fsconfig_create(fs.as_fd())?;
-        Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
     }
 
     /// Forgets a layer at once and deletes it later; one that does not exist is no error.
@@ -198,19 +158,21 @@ impl Volumes {
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
-    /// Bytes that a container has written.
-    pub fn usage(&self, handle: &str) -> u64 {
-        fn below(path: &Path) -> u64 {
-            let Ok(entries) = fs::read_dir(path) else { return 0 };
-            entries
-                .flatten()
-                .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
-                .map(|(path, data)| {
-                    data.blocks() * 512 + if data.is_dir() { below(&path) } else { 0 }
-                })
-                .sum()
-        }
-        below(&self.directory(handle).join("upper"))
+    /// What a container's files take.
+    pub fn usage(&self, handle: &str) -> Usage {
+        let directory = self.directory(handle);
+        let exclusive = bytes_below(&directory.join("upper")).unwrap_or(0);
+        let image = fs::read_to_string(directory.join(IMAGE_SIZE));
+        let image: u64 = image.ok().and_then(|size| size.parse().ok()).unwrap_or(0);
+        Usage { exclusive, total: exclusive + image }
+    }
+}
+
+fn image_error(error: &rootfs::Error) -> Error {
+    // The whole chain is in the text of the cause.
+    match std::error::Error::source(error) {
+        Some(cause) => Error::because(error, cause),
+        None => Error::Plain(error.to_string()),
     }
 }
 

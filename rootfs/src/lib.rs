@@ -4,4 +4,13 @@
 
 pub mod archive;
 pub mod busybox;
+mod digest;
+mod error;
 pub mod inside;
+pub mod layers;
+mod layout;
+pub mod overlay;
+pub mod reference;
+mod shift;
+
+pub use error::Error;

@@ -26,6 +26,7 @@ use crate::network::Network;
 use crate::pool::{Maker, Pool};
 use crate::process::Process;
 use crate::volumes::Volumes;
+use rootfs::reference::References;
 
 /// Where cgroups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -50,8 +51,11 @@ impl Gardener {
         let network = Arc::new(Network::start(&config)?);
         let volumes = Volumes::open(
             &config.store,
-            config.default_rootfs.clone(),
-            config.image_aliases.clone(),
+            References {
+                default: config.default_rootfs.clone(),
+                aliases: config.image_aliases.clone(),
+            },
+            config.shift_by_copy,
         )?;
         let records = read_records(&depot)?;
         let maker = Arc::new(make_maker(&records, &supervisor, hierarchy, &network)?);

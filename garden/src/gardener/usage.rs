@@ -121,8 +121,8 @@ impl Gardener {
                 system: nanoseconds(used.cpu.system),
             },
             disk: DiskStat {
-                total_bytes_used: disk,
-                exclusive_bytes_used: disk,
+                total_bytes_used: disk.total,
+                exclusive_bytes_used: disk.exclusive,
                 ..DiskStat::default()
             },
             network: None,
