@@ -5,10 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use garden_sys::mounts::{self, Access};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
-};
+use garden_sys::overlay::{self as sys, Writable};
 
 use crate::error::Error;
 use crate::layers::Layers;
@@ -59,13 +56,7 @@ const LONGEST: usize = 255;
 /// its container. More layers than one overlay's parameter can name are joined in groups first.
 pub fn mount(lower: Vec<OwnedFd>, upper: &Path, work: &Path) -> io::Result<OwnedFd> {
     let lower = grouped(lower, LONGEST)?;
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(fs.as_fd(), "lowerdir", joined(&lower))?;
-    fsconfig_set_string(fs.as_fd(), "upperdir", upper)?;
-    fsconfig_set_string(fs.as_fd(), "workdir", work)?;
-    fsconfig_set_flag(fs.as_fd(), "volatile")?;
-    fsconfig_create(fs.as_fd())?;
-    Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+    sys::mount(&lower, Some(Writable { upper, work }))
 }
 
 /// Joins layers to fewer until all of their names fit.
@@ -82,7 +73,7 @@ fn grouped(mut layers: Vec<OwnedFd>, longest: usize) -> io::Result<Vec<OwnedFd>>
         let rest = layers.split_off(size);
         groups.push(match layers.as_slice() {
             [_] => layers.remove(0),
-            group => join(group)?,
+            group => sys::mount(group, None)?,
         });
         layers = rest;
     }
@@ -90,14 +81,6 @@ fn grouped(mut layers: Vec<OwnedFd>, longest: usize) -> io::Result<Vec<OwnedFd>>
         return Err(io::Error::other("more layers than two overlays can name"));
     }
     Ok(groups)
-}
-
-/// A read-only overlay.
-fn join(layers: &[OwnedFd]) -> io::Result<OwnedFd> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(fs.as_fd(), "lowerdir", joined(layers))?;
-    fsconfig_create(fs.as_fd())?;
-    Ok(fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 fn joined(layers: &[OwnedFd]) -> String {

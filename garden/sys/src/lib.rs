@@ -6,6 +6,7 @@ pub mod entropy;
 pub mod floor;
 pub mod mounts;
 pub mod namespaces;
+pub mod overlay;
 pub mod plan;
 pub mod program;
 pub mod supervisor;
