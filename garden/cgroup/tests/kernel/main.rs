@@ -251,10 +251,12 @@ fn a_quota_throttles_and_can_be_lifted() {
     let slot = stage.hierarchy.create(1).unwrap();
     let quota = CpuQuota::for_shares(100, 100);
     slot.limit(&Limits { cpu_quota: Some(quota), ..Limits::default() }).unwrap();
+    let start = Instant::now();
     let mut actor = Actor::enter(&slot, Leaf::Processes, "spin 1000");
     assert_eq!(actor.line(), "done");
-    let cpu = slot.metrics().unwrap().cpu;
-    assert!(cpu.usage < Duration::from_millis(300), "a tenth of one CPU: {cpu:?}");
+    let (cpu, time) = (slot.metrics().unwrap().cpu, start.elapsed());
+    // A tenth of one CPU; how much more is used before the kernel looks depends on its clock.
+    assert!(cpu.usage < time / 4, "{cpu:?} in {time:?}");
     assert!(cpu.throttled > Duration::ZERO, "{cpu:?}");
     assert!(cpu.user + cpu.system <= cpu.usage + Duration::from_millis(1), "{cpu:?}");
 
