@@ -39,7 +39,8 @@ fn mount_all() -> io::Result<()> {
         ("proc", "/proc", quiet | MountFlags::NOEXEC, c""),
         ("sysfs", "/sys", quiet | MountFlags::NOEXEC, c""),
         ("tmpfs", "/run", quiet, c"mode=0755"),
-        ("tmpfs", "/tmp", quiet, c"mode=1777"),
+        // Device nodes work in here: tests about devices make them.
+        ("tmpfs", "/tmp", MountFlags::NOSUID, c"mode=1777"),
         ("tmpfs", "/dev/shm", quiet, c"mode=1777"),
         ("devpts", "/dev/pts", MountFlags::NOSUID | MountFlags::NOEXEC, c"ptmxmode=0666"),
         ("mqueue", "/dev/mqueue", quiet | MountFlags::NOEXEC, c""),

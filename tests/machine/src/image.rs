@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::cpio::Archive;
 use crate::kernel::{Files, call};
-use crate::{agent, modules};
+use crate::{modules, programs};
 
 /// Programs of the host that tests use inside, and their packages.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -64,10 +64,10 @@ pub fn build(kernel: &Files) -> anyhow::Result<Vec<u8>> {
     ] {
         archive.file(path, 0o644, content.as_bytes());
     }
-    let program = agent::executable()?;
+    let program = programs::agent()?;
     let program = fs::read(&program).with_context(|| format!("cannot read {program:?}"))?;
     archive.file("init", 0o755, &program);
-    programs(&mut archive)?;
+    host_programs(&mut archive)?;
     archive.directory("usr/lib/modules", 0o755);
     let mut order = String::new();
     for (name, content) in modules::in_order(&kernel.modules)? {
@@ -81,7 +81,7 @@ pub fn build(kernel: &Files) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Busybox with all of its applets but those that a real program stands for, and the real ones.
-fn programs(archive: &mut Archive) -> anyhow::Result<()> {
+fn host_programs(archive: &mut Archive) -> anyhow::Result<()> {
     let busybox = fs::read(BUSYBOX)
         .with_context(|| format!("cannot read {BUSYBOX}: apt-get install busybox-static"))?;
     archive.file("usr/bin/busybox", 0o755, &busybox);

@@ -14,7 +14,6 @@
 
 #![forbid(unsafe_code)]
 
-mod agent;
 mod cache;
 mod cluster;
 mod cpio;
@@ -22,6 +21,7 @@ mod image;
 mod kernel;
 mod link;
 mod modules;
+mod programs;
 mod qemu;
 mod qmp;
 mod switch;
@@ -32,5 +32,6 @@ pub use cluster::Cluster;
 pub use kernel::Kernel;
 pub use link::{Event, Input, Outcome, Process};
 pub use machine_agent::wire::{Command, Window};
+pub use programs::Programs;
 pub use switch::{Counts, Fault, Switch};
 pub use vm::Machine;
