@@ -123,9 +123,16 @@ fn rlimit_name(number: u32) -> &'static str {
 /// clients match on them.
 pub fn explain(failure: &Failure, spec: &ProcessSpec) -> Error {
     const ENOENT: i32 = 2;
+    const EVERYWHERE: &str = "executable file not found in $PATH";
     let reason = std::io::Error::from_raw_os_error(failure.errno);
     let reason = reason.to_string();
     let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
+    let not_found = |why: &str| {
+        let path = &spec.path;
+        Error::ExecutableNotFound(format!(
+            "exec failed: unable to start container process: exec: \"{path}\": {why}"
+        ))
+    };
     let (user, group) = spec.user.split_once(':').unwrap_or((&spec.user, ""));
     match failure.step {
         Step::User => {
@@ -134,12 +141,11 @@ pub fn explain(failure: &Failure, spec: &ProcessSpec) -> Error {
         Step::Group => {
             Error::Plain(format!("unable to find group {group}: no matching entries in group file"))
         }
-        Step::PathSearch => Error::ExecutableNotFound(format!(
-            "exec: \"{}\": executable file not found in $PATH",
-            spec.path
-        )),
+        // An empty path is a name that is nowhere, not the directory that a search would try.
+        Step::Execute if spec.path.is_empty() => not_found(EVERYWHERE),
+        Step::PathSearch => not_found(EVERYWHERE),
         Step::Execute if failure.errno == ENOENT => {
-            Error::ExecutableNotFound(format!("stat {}: no such file or directory", spec.path))
+            not_found(&format!("stat {}: no such file or directory", spec.path))
         }
         Step::Execute => Error::Plain(format!("exec: \"{}\": {reason}", spec.path)),
         Step::Directory if !spec.dir.is_empty() && !spec.dir.starts_with('/') => {

@@ -22,6 +22,16 @@ pub struct Init {
     pub pidfd: Arc<OwnedFd>,
 }
 
+impl Init {
+    /// Whether it still runs: a pidfd becomes readable with the end (pidfd_open(2)).
+    pub fn is_alive(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut watched = [PollFd::new(&*self.pidfd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut watched, Some(&at_once)), Ok(0))
+    }
+}
+
 /// What exists once a container has been made.
 #[derive(Clone, Debug)]
 pub struct Body {

@@ -382,9 +382,20 @@ impl Process {
     /// Resizes its terminal; without one nothing happens.
     pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
         let Some(master) = self.master.get() else { return Ok(()) };
-        terminal::resize(master.get_ref(), size).map_err(|error| {
+        let failed = |error: io::Error| {
             Error::because(format!("cannot resize the terminal of process {}", self.id), &error)
-        })
+        };
+        // The original tells the process of every resize, also where nothing changes and the kernel
+        // is silent: a client asks so for the screen to be drawn again.
+        if !terminal::resize(master.get_ref(), size).map_err(failed)?
+            && let Some(pidfd) = self.pidfd.get()
+        {
+            match rustix::process::pidfd_send_signal(pidfd, Number::WINCH) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Waits until it has ended and its output has been read.

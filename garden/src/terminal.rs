@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use garden_api::WindowSize;
 use rustix::fs::{Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, major, minor, openat2};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
 /// `f_type` of devpts (statfs(2)).
 const DEVPTS_MAGIC: u64 = 0x1cd1;
@@ -53,9 +53,12 @@ pub fn open(init: i32, owner: u32, size: WindowSize) -> std::io::Result<Terminal
     Ok(Terminal { master, slave })
 }
 
-/// Tells a terminal its size; a missing dimension becomes the default.
-pub fn resize(master: impl std::os::fd::AsFd, size: WindowSize) -> std::io::Result<()> {
+/// Tells a terminal its size; a missing dimension becomes the default. Answers whether that changed
+/// anything: if so, the kernel has told the foreground processes.
+pub fn resize(master: impl std::os::fd::AsFd, size: WindowSize) -> std::io::Result<bool> {
     let size = size.or_default();
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(tcsetwinsize(master, size)?)
+    let old = tcgetwinsize(&master)?;
+    tcsetwinsize(master, size)?;
+    Ok((old.ws_row, old.ws_col) != (size.ws_row, size.ws_col))
 }

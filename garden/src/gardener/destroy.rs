@@ -167,7 +167,10 @@ impl Gardener {
                 }
             }
         }
-        container.change(&self.depot, |record| record.stopped = true)
+        container.change(&self.depot, |record| {
+            record.stopped = true;
+            record.properties.insert("rundmc.state".into(), "stopped".into());
+        })
     }
 }
 

@@ -110,8 +110,7 @@ impl Gardener {
             };
             let whole = record.phase == Phase::Created && !self.config.destroy_on_start;
             let grace_time = record.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
-            let grace_time =
-                grace_time.map_or(self.config.default_grace_time, Duration::from_nanos);
+            let grace_time = grace_time.map_or(Duration::ZERO, Duration::from_nanos);
             let container = Arc::new(Container::new(record.clone(), grace_time));
             self.containers().insert(handle.clone(), Arc::clone(&container));
             let taken = if whole { self.take_over(&container, &record) } else { Ok(false) };

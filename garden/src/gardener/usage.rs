@@ -84,6 +84,7 @@ impl Gardener {
         let (Some(container), 1..) = (container, new) else { return };
         let noted = container.change(&self.depot, |record| {
             record.events.extend((0..new).map(|_| "Out of memory".to_owned()));
+            record.properties.insert("rundmc.events".into(), record.events.join(","));
         });
         if let Err(error) = noted {
             tracing::warn!(handle = container.handle, %error, "a want of memory is not recorded");
@@ -104,6 +105,9 @@ impl Gardener {
     fn metrics_of(&self, container: &Container) -> Result<Metrics, Error> {
         let handle = container.handle.as_str();
         let body = container.body().ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))?;
+        if !body.init.is_alive() {
+            return Err(Error::Plain(format!("container {handle} is not running")));
+        }
         let used = body
             .slot
             .metrics()
