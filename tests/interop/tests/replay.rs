@@ -1,0 +1,118 @@
+//! Every recorded scenario, as the server and as the client.
+//!
+//! This program has a `main` of its own: it is also the server under test (see `interop::rig`), and
+//! it prints what `cargo test` would hide, the number of deliberate differences and of scenarios
+//! that do not pass yet. An argument selects the scenarios whose name contains it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use interop::differences::{Ledger, Verdict};
+use interop::recording::{self, Recording};
+use interop::replay;
+use interop::rig::{self, Rig};
+
+/// Scenarios at a time; most of their time they wait.
+const AT_A_TIME: usize = 12;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().collect();
+    let done = match arguments.get(1).map(String::as_str) {
+        Some("rig") => rig::run_rig(&arguments[2..]),
+        Some("inside") => rig::run_inside(&arguments[2..]),
+        Some("daemon") => rig::run_daemon(&arguments[2..]),
+        _ => match replay_all(&arguments[1..]) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
+    let start = Instant::now();
+    let wanted: Vec<_> = arguments.iter().filter(|text| !text.starts_with('-')).collect();
+    if arguments.iter().any(|flag| flag == "--list") {
+        return Ok(true);
+    }
+    let mut recordings = recording::all()?;
+    recordings.retain(|recording| {
+        wanted.is_empty() || wanted.iter().any(|text| recording.head.scenario.contains(*text))
+    });
+    // The longest first.
+    recordings.sort_by_key(|r| std::cmp::Reverse(r.events.last().map_or(0, |event| event.ms)));
+    let ledger = Ledger::read(Path::new(env!("CARGO_MANIFEST_DIR")))?;
+    let place = tempfile::Builder::new().prefix("interop-").tempdir()?;
+    let srv = place.path().join("srv");
+    rig::furnish(&srv)?;
+    let next = AtomicUsize::new(0);
+    let verdicts = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for worker in 0..AT_A_TIME {
+            let (next, recordings, verdicts, srv, ledger) =
+                (&next, &recordings, &verdicts, &srv, &ledger);
+            scope.spawn(move || {
+                while let Some(recording) = recordings.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let verdict = as_server(recording, srv, worker, ledger);
+                    let name = (recording.head.scenario.clone(), "server");
+                    verdicts.lock().unwrap().insert(name, verdict);
+                }
+            });
+        }
+    });
+    let verdicts = verdicts.into_inner()?;
+    let mut good = true;
+    let (mut equal, mut deliberate) = (0, 0);
+    let mut not_yet = Vec::new();
+    for ((scenario, side), verdict) in &verdicts {
+        match verdict {
+            Verdict::Equal(differences) => {
+                equal += 1;
+                deliberate += differences;
+            }
+            Verdict::NotYet(reason) => not_yet.push(format!("{scenario} as {side}: {reason}")),
+            Verdict::Wrong(reasons) => {
+                good = false;
+                println!("{scenario} as {side}: FAILED\n{}\n", reasons.join("\n"));
+            }
+        }
+    }
+    println!(
+        "{equal} of {} replays equal the recording, with {deliberate} deliberate differences; {} not yet; {:.1?}",
+        verdicts.len(),
+        not_yet.len(),
+        start.elapsed()
+    );
+    for line in not_yet {
+        println!("  not yet: {line}");
+    }
+    Ok(good)
+}
+
+fn as_server(recording: &Recording, srv: &Path, worker: usize, ledger: &Ledger) -> Verdict {
+    let played = || {
+        let mut rig = Rig::start(srv, worker, &recording.head.server_flags)?;
+        let differences = replay::replay(recording, &mut rig);
+        let log = rig.log();
+        let dismantled = rig.dismantle();
+        let differences =
+            differences.map_err(|error| error.context(format!("server's log: {log}")))?;
+        dismantled?;
+        anyhow::Ok(differences)
+    };
+    match played() {
+        Ok(differences) => ledger.judge(&recording.head.scenario, "server", &differences),
+        Err(error) => ledger.cannot(&recording.head.scenario, "server", &format!("{error:#}")),
+    }
+}
