@@ -276,17 +276,21 @@ fn bring_up_to_date(supervisor: &Supervisor) {
     }
 }
 
+/// Records by handle; `None` where there is none any more, or what is there is no record. A record
+/// that cannot be read just now fails the start: its container runs, and the next start may read it.
 fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     let found =
         depot.read_all().map_err(|error| Error::because("cannot read the depot", &error))?;
     let readable = |(handle, record): (String, std::io::Result<Record>)| match record {
-        Ok(record) => (handle, Some(record)),
-        Err(error) => {
-            tracing::warn!(handle, %error, "a container's record cannot be read; removing it");
-            (handle, None)
+        Ok(record) => Ok((handle, Some(record))),
+        Err(error) if matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) => {
+            tracing::warn!(handle, %error, "a container has no record; removing it");
+            Ok((handle, None))
         }
+        Err(error) => Err(Error::because(format!("cannot take over container {handle}"), &error)),
     };
-    Ok(found.into_iter().map(readable).collect())
+    found.into_iter().map(readable).collect()
 }
 
 /// Numbers go on above everything that is there.
@@ -336,5 +340,24 @@ mod tests {
         let path = format!("/proc/self/fd/{}", image.as_raw_fd());
         let refused = std::fs::OpenOptions::new().append(true).open(&path).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    }
+    #[test]
+    fn only_what_is_no_record_is_passed_over() {
+        let place = tempfile::tempdir().unwrap();
+        let depot = super::Depot::open(place.path()).unwrap();
+        for (handle, content) in
+            [("torn", Some("{\"version\"")), ("odd", Some("[]")), ("none", None)]
+        {
+            std::fs::create_dir(depot.directory(handle)).unwrap();
+            if let Some(content) = content {
+                std::fs::write(depot.directory(handle).join("container.json"), content).unwrap();
+            }
+        }
+        let records = super::read_records(&depot).unwrap();
+        assert!(records.len() == 3 && records.iter().all(|(_, record)| record.is_none()));
+        // A file that cannot be read now, which even root meets where a directory is in its place.
+        std::fs::create_dir_all(depot.directory("busy").join("container.json")).unwrap();
+        let error = super::read_records(&depot).unwrap_err().to_string();
+        assert!(error.contains("container busy") && error.contains("container.json"), "{error}");
     }
 }
