@@ -10,6 +10,7 @@ mod checks;
 mod elevated;
 mod packages;
 mod up;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -31,13 +32,16 @@ enum Command {
     Down,
     /// Run all that CI runs: format, licences, clippy, docs, tests.
     Test,
+    /// Run something in a test machine: an emulated one with Debian's kernel 6.1 or 6.12.
+    #[command(subcommand)]
+    Vm(vm::Action),
     /// Make the one static file, `target/dist/bloomery`.
     Dist,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -45,11 +49,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(options) => up::up(&options),
-        Command::Down => up::down(),
-        Command::Test => checks::run(),
-        Command::Dist => build::dist(),
+        Command::Vm(action) => return vm::run(action),
+        Command::Up(options) => up::up(&options)?,
+        Command::Down => up::down()?,
+        Command::Test => checks::run()?,
+        Command::Dist => build::dist()?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -239,9 +239,15 @@ pub struct Process {
 impl Process {
     /// The next thing it does, in time.
     pub fn next(&self, patience: Duration) -> anyhow::Result<Event> {
+        let event = self.try_next(patience)?;
+        event.with_context(|| format!("it has done nothing for {patience:?}"))
+    }
+
+    /// The next thing it does, if it does something in time.
+    pub fn try_next(&self, patience: Duration) -> anyhow::Result<Option<Event>> {
         match self.events.recv_timeout(patience) {
-            Ok(event) => Ok(event),
-            Err(RecvTimeoutError::Timeout) => bail!("it has done nothing for {patience:?}"),
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!("its machine is gone"),
         }
     }

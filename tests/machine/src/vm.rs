@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -22,6 +22,10 @@ use crate::template::Template;
 /// How long [`Machine::run`] waits. Thirty times what a command may take outside.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What the directories of machines begin with, among the temporary ones. Their paths must be
+/// short: a socket's has 108 bytes at most.
+const PREFIX: &str = "machine-vm-";
+
 /// A running clone of a template. It ends with this value, and with this process.
 ///
 /// When it is dropped by a panicking thread, what may tell the reason is kept below
@@ -33,6 +37,7 @@ pub struct Machine {
     control: Mutex<Qmp>,
     qemu: Qemu,
     directory: tempfile::TempDir,
+    _in_use: fs::File,
     _template: Arc<Template>,
 }
 
@@ -58,8 +63,11 @@ impl Machine {
         place: Option<Place<'_>>,
     ) -> anyhow::Result<Self> {
         let template = Template::of(kernel)?;
-        let directory = tempfile::Builder::new().prefix("machine-").tempdir()?;
+        remove_abandoned();
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
         let path = directory.path();
+        let in_use = fs::File::create(path.join("in-use"))?;
+        in_use.lock()?;
         symlink(&template.directory, path.join("template"))?;
         let net = match place {
             None => NO_NETWORK,
@@ -100,6 +108,7 @@ impl Machine {
             control: Mutex::new(control),
             qemu,
             directory,
+            _in_use: in_use,
             _template: template,
         })
     }
@@ -169,6 +178,7 @@ impl Machine {
         let unique = format!("{}-{}", self.name, std::process::id());
         let directory = cache::directory().join("evidence").join(unique);
         fs::create_dir_all(&directory)?;
+        let directory = directory.canonicalize()?;
         for name in ["console.log", "qemu.log"] {
             fs::copy(self.directory.path().join(name), directory.join(name))?;
         }
@@ -192,6 +202,28 @@ impl Drop for Machine {
             }
         }
     }
+}
+
+/// Removes directories of machines whose harness was killed. QEMU died with it, but files stay.
+fn remove_abandoned() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+        for entry in entries.flatten() {
+            let in_use = entry.path().join("in-use");
+            let is_machine = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            // A file that is being made is not locked yet.
+            let is_old = fs::metadata(&in_use)
+                .and_then(|file| file.modified())
+                .is_ok_and(|made| made.elapsed().is_ok_and(|age| age > Duration::from_secs(60)));
+            if is_machine
+                && is_old
+                && fs::File::open(&in_use).is_ok_and(|file| file.try_lock().is_ok())
+            {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    });
 }
 
 /// Random bytes of the host's.
