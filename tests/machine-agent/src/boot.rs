@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
@@ -21,7 +22,12 @@ pub fn boot() -> io::Result<()> {
     load_modules()?;
     leave_rootfs()?;
     control_groups()?;
-    write("/proc/sys/net/ipv4/ip_forward", "1")
+    write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    let loopback = ["ip", "link", "set", "lo", "up"];
+    match Command::new("/bin/busybox").args(loopback).status().map_err(about("/bin/busybox"))? {
+        status if status.success() => Ok(()),
+        status => Err(io::Error::other(format!("ip link set lo up: {status}"))),
+    }
 }
 
 fn about(what: impl AsRef<Path>) -> impl FnOnce(io::Error) -> io::Error {
