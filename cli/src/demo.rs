@@ -85,7 +85,9 @@ async fn show(flags: &Flags) -> anyhow::Result<()> {
     prepare_image()?;
     let host = Host::look();
     let outside = Outside::make().context("cannot make the demonstration's outside world")?;
-    let daemon = Daemon::start(&["--dns-server", outside::ADDRESS]).await?;
+    // A host without a default route has no other address that ports could be mapped from.
+    let own = ["--dns-server", outside::ADDRESS, "--external-ip", outside::HOST_ADDRESS];
+    let daemon = Daemon::start(&own).await?;
     println!("for as long as the daemon runs, this host has:");
     host.print_changes();
 

@@ -16,7 +16,8 @@ const LINK: &str = "bloomery-demo";
 const PEER: &str = "bloomery-out";
 /// The outside's address (TEST-NET-2, RFC 5737).
 pub const ADDRESS: &str = "198.51.100.2";
-const GATEWAY: &str = "198.51.100.1";
+/// The host's address towards the outside.
+pub const HOST_ADDRESS: &str = "198.51.100.1";
 /// The only name that its name server knows.
 pub const HOST: &str = "outside.example";
 /// What its web server says.
@@ -32,7 +33,7 @@ impl Outside {
         let outside = Self;
         ip(&["netns", "add", NAME])?;
         ip(&["link", "add", LINK, "type", "veth", "peer", "name", PEER, "netns", NAME])?;
-        ip(&["address", "add", &format!("{GATEWAY}/30"), "dev", LINK])?;
+        ip(&["address", "add", &format!("{HOST_ADDRESS}/30"), "dev", LINK])?;
         ip(&["link", "set", LINK, "up"])?;
         ip(&["-n", NAME, "address", "add", &format!("{ADDRESS}/30"), "dev", PEER])?;
         ip(&["-n", NAME, "link", "set", PEER, "up"])?;
