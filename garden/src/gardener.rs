@@ -206,10 +206,11 @@ impl Gardener {
         Ok(container.look(|record| record.spec.limits))
     }
 
-    /// CPU limits as the original reports them: the weight on a v2 host, the shares elsewhere.
+    /// CPU limits as the original reports them: the weight on a v2 host, the shares elsewhere, and
+    /// none for a container that was given none.
     pub fn cpu_limits(&self, handle: &str) -> Result<CpuLimits, Error> {
         let shares = self.limits(handle)?.cpu.shares();
-        let value = if self.maker.hierarchy.is_hybrid() {
+        let value = if shares == 0 || self.maker.hierarchy.is_hybrid() {
             shares
         } else {
             garden_cgroup::cpu_weight(shares)
