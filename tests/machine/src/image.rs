@@ -60,6 +60,8 @@ pub fn build(kernel: &Files) -> anyhow::Result<Vec<u8>> {
         ("etc/group", "root:x:0:\nvcap:x:2000:\n"),
         ("etc/hosts", "127.0.0.1 localhost\n"),
         ("etc/resolv.conf", "nameserver 127.0.0.1\n"),
+        // nft names protocols by it.
+        ("etc/protocols", "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\n"),
         ("etc/nsswitch.conf", "hosts: files dns\n"),
     ] {
         archive.file(path, 0o644, content.as_bytes());

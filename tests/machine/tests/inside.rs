@@ -20,6 +20,11 @@ const TESTS: &[(&str, &str)] = &[
     ("garden", "containers"),
     ("garden", "limits"),
     ("garden", "sandbox"),
+    ("garden", "network"),
+    ("garden", "restart"),
+    ("garden", "http"),
+    ("garden", "descriptors"),
+    ("garden/networker", "kernel"),
 ];
 
 static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::tests(TESTS).unwrap());
@@ -67,4 +72,9 @@ inside! {
     containers: 4 [];
     limits: 5 [];
     sandbox: 6 [];
+    network: 7 [];
+    restart: 8 [];
+    http: 9 [];
+    descriptors: 10 [];
+    networker: 11 [];
 }
