@@ -20,11 +20,9 @@ struct Built {
     path: PathBuf,
 }
 
-/// Executables without their symbols, so that they are small enough to be put into machines. The
-/// files go with this value.
+/// Executables to be put into machines, without their symbols, which are most of their size.
 #[derive(Debug)]
 pub struct Programs {
-    directory: tempfile::TempDir,
     built: Vec<Built>,
 }
 
@@ -47,8 +45,7 @@ impl Programs {
     }
 
     fn build(arguments: &[&str]) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("machine-programs-").tempdir()?;
-        Ok(Self { directory, built: build(arguments)? })
+        Ok(Self { built: build(arguments)? })
     }
 
     fn find(&self, package: &str, name: &str) -> anyhow::Result<&Built> {
@@ -63,20 +60,21 @@ impl Programs {
     pub fn put(&self, machine: &Machine, package: &str, name: &str) -> anyhow::Result<String> {
         let wanted = self.find(package, name)?;
         let path = format!("/opt/{name}");
-        machine.put(&self.stripped(wanted)?, &path)?;
+        wanted.put(machine, &path)?;
         let beside = |built: &&Built| wanted.is_test && !built.is_test && built.package == package;
         for built in self.built.iter().filter(beside) {
-            machine.put(&self.stripped(built)?, &built.path.to_string_lossy())?;
+            built.put(machine, &built.path.to_string_lossy())?;
         }
         Ok(path)
     }
+}
 
-    fn stripped(&self, built: &Built) -> anyhow::Result<PathBuf> {
-        let stripped = tempfile::Builder::new().tempfile_in(self.directory.path())?;
-        let (_, path) = stripped.keep()?;
-        call("strip", [Path::new("-o"), &path, &built.path], Path::new("/"))
+impl Built {
+    fn put(&self, machine: &Machine, path: &str) -> anyhow::Result<()> {
+        let stripped = tempfile::NamedTempFile::new()?;
+        call("strip", [Path::new("-o"), stripped.path(), &self.path], Path::new("/"))
             .context("apt-get install binutils")?;
-        Ok(path)
+        machine.put_bytes(&std::fs::read(stripped.path())?, path, 0o755)
     }
 }
 
