@@ -94,7 +94,8 @@ fn processes_run_side_by_side_and_hear_their_own_input_and_signals() {
         (0..3).map(|n| shell(&machine, &format!("while read l; do echo {n} $l; done"))).collect();
     let inputs: Vec<_> = echoes.iter_mut().map(|echo| echo.take_input().unwrap()).collect();
     // One that never reads holds up nobody but who writes to it.
-    let mut deaf = shell(&machine, "trap 'exit 7' USR1; while :; do sleep 0.05; done");
+    let mut deaf = shell(&machine, "trap 'exit 7' USR1; echo set; while :; do sleep 0.05; done");
+    hear(&deaf, "set\n");
     let to_deaf = deaf.take_input().unwrap();
     std::thread::scope(|scope| {
         let stuck = scope.spawn(move || to_deaf.write(&[b'x'; 300_000]));
