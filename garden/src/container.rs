@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use garden_cgroup::Slot;
+use garden_sys::pidfd::ends_within;
 
 use crate::depot::{Depot, Phase, Record};
 use crate::error::Error;
@@ -23,12 +24,9 @@ pub struct Init {
 }
 
 impl Init {
-    /// Whether it still runs: a pidfd becomes readable with the end (pidfd_open(2)).
+    /// Whether it still runs.
     pub fn is_alive(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut watched = [PollFd::new(&*self.pidfd, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut watched, Some(&at_once)), Ok(0))
+        matches!(ends_within(&*self.pidfd, Duration::ZERO), Ok(false))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The daemon of the demonstration: this program, started again.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bloomery_garden::client::{Address, Client};
+use garden_sys::pidfd::ends_within;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::IMAGE;
 
-pub const SOCKET: &str = "/run/bloomery/garden.sock";
+const SOCKET: &str = "/run/bloomery/garden.sock";
 const LOG: &str = "/run/bloomery/garden.log";
 /// A first start on a slow machine; a stop that waits for calls.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,19 +49,11 @@ pub async fn end_whoever_listens() -> anyhow::Result<()> {
     let Some((pid, pidfd)) = listener()? else { return Ok(()) };
     println!("ending process {pid}");
     pidfd_send_signal(&pidfd, Signal::TERM)?;
-    tokio::task::spawn_blocking(move || wait_for(&pidfd))
-        .await?
-        .with_context(|| format!("process {pid} does not end"))
-}
-
-fn wait_for(pidfd: impl AsFd) -> anyhow::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut waited = [PollFd::new(&pidfd, PollFlags::IN)];
-    let patience = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
-    match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&patience)))? {
-        0 => bail!("it is still there after {} s", PATIENCE.as_secs()),
-        _ => Ok(()),
+    let ended = tokio::task::spawn_blocking(move || ends_within(&pidfd, PATIENCE)).await?;
+    if !ended.with_context(|| format!("cannot wait for process {pid}"))? {
+        bail!("process {pid} is still there after {} s", PATIENCE.as_secs());
     }
+    Ok(())
 }
 
 /// Removes all that a daemon made and left: containers, cgroups, links, rules, its keeper.

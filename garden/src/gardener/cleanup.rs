@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use garden_sys::pidfd::ends_within;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::runtime::Handle;
 
@@ -34,7 +34,11 @@ impl Gardener {
         wait_until("the daemon's threads end", || gone.strong_count() == 0)?;
         // It leaves by itself a few seconds after its last container and daemon.
         for process in supervisor {
-            wait_for_end(&process)?;
+            let ended = ends_within(&process, PATIENCE)
+                .map_err(|error| Error::because("cannot wait for the supervisor", &error))?;
+            if !ended {
+                return Err(Error::Plain("the supervisor does not end".into()));
+            }
         }
         let trash = config.store.join("trash");
         wait_until("destroyed volumes are deleted", || is_empty(&trash))?;
@@ -75,18 +79,6 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), Err
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())
-}
-
-fn wait_for_end(process: &OwnedFd) -> Result<(), Error> {
-    let mut waited = [PollFd::new(process, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
-    match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&timeout))) {
-        Ok(1..) => Ok(()),
-        Ok(0) => Err(Error::Plain("the supervisor does not end".into())),
-        Err(errno) => {
-            Err(Error::because("cannot wait for the supervisor", &io::Error::from(errno)))
-        }
-    }
 }
 
 fn is_empty(directory: &Path) -> bool {

@@ -1,10 +1,10 @@
 //! Stopping and destroying.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use garden_sys::pidfd::ends_within;
 use rustix::process::{Pid, Signal as Number, kill_process};
 
 use super::Gardener;
@@ -91,7 +91,11 @@ impl Gardener {
             body.slot
                 .kill(UNKILLABLE)
                 .map_err(|error| Error::because("cannot kill the container's processes", &error))?;
-            wait_for_end(&body.init.pidfd, UNKILLABLE)?;
+            let ended = ends_within(&*body.init.pidfd, UNKILLABLE)
+                .map_err(|error| Error::because("cannot wait for process 1", &error))?;
+            if !ended {
+                return Err(Error::Plain("the container's process 1 does not end".into()));
+            }
             fault::step("destroy/killed");
             self.unwatch_memory(&body.slot);
             // Their clients hear of the end before the destroy is answered.
@@ -195,18 +199,5 @@ fn all_gone(slot: &garden_cgroup::Slot, round: Duration) -> Result<bool, Error> 
             return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn wait_for_end(pidfd: impl AsFd, patience: Duration) -> Result<(), Error> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut waited = [PollFd::new(&pidfd, PollFlags::IN)];
-    let timeout = Timespec { tv_sec: patience.as_secs().cast_signed(), tv_nsec: 0 };
-    match rustix::io::retry_on_intr(|| poll(&mut waited, Some(&timeout))) {
-        Ok(1..) => Ok(()),
-        Ok(0) => Err(Error::Plain("the container's process 1 does not end".into())),
-        Err(errno) => {
-            Err(Error::because("cannot wait for process 1", &std::io::Error::from(errno)))
-        }
     }
 }

@@ -7,6 +7,7 @@ pub mod floor;
 pub mod mounts;
 pub mod namespaces;
 pub mod overlay;
+pub mod pidfd;
 pub mod plan;
 pub mod program;
 pub mod supervisor;

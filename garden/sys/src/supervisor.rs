@@ -946,7 +946,8 @@ fn map_ledger(file: BorrowedFd<'_>) -> Result<Ledger, raw::Errno> {
     unsafe { Ledger::open(at, length) }.ok_or(raw::Errno::EPROTO)
 }
 
-fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> rustix::io::Result<()> {
+/// Waits until a descriptor can be read, or its other end is gone; `TIMEDOUT` after `patience`.
+pub(crate) fn wait_readable(fd: BorrowedFd<'_>, patience: Duration) -> rustix::io::Result<()> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let timeout = Timespec {
         tv_sec: patience.as_secs().cast_signed(),
