@@ -586,7 +586,24 @@ pub fn symlink(target: &CStr, at: Fd, path: &CStr) -> Answer<()> {
 
 /// mount(2) without data; `source` and `kind` may be any text where the flags ignore them.
 pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize) -> Answer<()> {
-    // SAFETY: NUL-terminated strings and a null data pointer.
+    mount_with(source, target, kind, flags, None)
+}
+
+/// mount(2) of a new file system with its options as data.
+pub fn mount_new(kind: &CStr, target: &CStr, flags: usize, options: &CStr) -> Answer<()> {
+    mount_with(kind, target, kind, flags, Some(options))
+}
+
+fn mount_with(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
+    flags: usize,
+    options: Option<&CStr>,
+) -> Answer<()> {
+    let data = options.map_or(core::ptr::null(), CStr::as_ptr);
+    // SAFETY: NUL-terminated strings; a file system's options are one, or there are none and the
+    // data pointer is null.
     unsafe {
         call(
             number::MOUNT,
@@ -595,26 +612,7 @@ pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: usize) -> Answer<
                 target.as_ptr() as usize,
                 kind.as_ptr() as usize,
                 flags,
-                0,
-                0,
-            ],
-        )
-    }
-    .map(drop)
-}
-
-/// mount(2) of a new file system with its options as data.
-pub fn mount_new(kind: &CStr, target: &CStr, flags: usize, options: &CStr) -> Answer<()> {
-    // SAFETY: NUL-terminated strings; a file system's options are one.
-    unsafe {
-        call(
-            number::MOUNT,
-            [
-                kind.as_ptr() as usize,
-                target.as_ptr() as usize,
-                kind.as_ptr() as usize,
-                flags,
-                options.as_ptr() as usize,
+                data as usize,
                 0,
             ],
         )
