@@ -91,7 +91,7 @@ async fn show(flags: &Flags) -> anyhow::Result<()> {
     println!("for as long as the daemon runs, this host has:");
     host.print_changes();
 
-    let told = story::tell(&daemon, &outside).await;
+    let told = story::tell(&daemon).await;
     if let Err(error) = &told {
         println!("\nthe demonstration failed: {error:#}");
         daemon.print_log();

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use garden_api::{
-    Capacity, ContainerInfo, ContainerState, CpuLimits, DiskLimits, Limits, MemoryLimits,
-    PortMapping, Properties,
+    Capacity, ContainerInfo, ContainerState, CpuLimits, Limits, MemoryLimits, PortMapping,
+    Properties,
 };
 use garden_seccomp::Filter;
 use garden_sys::supervisor::Supervisor;
@@ -221,11 +221,6 @@ impl Gardener {
     /// The memory limit.
     pub fn memory_limits(&self, handle: &str) -> Result<MemoryLimits, Error> {
         Ok(self.limits(handle)?.memory)
-    }
-
-    /// The disk limit, which is not enforced yet.
-    pub fn disk_limits(&self, handle: &str) -> Result<DiskLimits, Error> {
-        Ok(self.limits(handle)?.disk)
     }
 
     /// Maps a port of the host to one of the container; 0 means to choose, or the same.

@@ -240,5 +240,5 @@ fn a_disk_limit_is_accepted_and_reported() {
         limits: Limits { disk, ..Limits::default() },
         ..ContainerSpec::default()
     });
-    assert_eq!(plot.garden().disk_limits("disk").unwrap(), disk);
+    assert_eq!(plot.garden().limits("disk").unwrap().disk, disk);
 }

@@ -9,7 +9,7 @@ use garden_api::{ContainerSpec, CpuLimits, Limits, MemoryLimits, NetIn, PidLimit
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::daemon::Daemon;
-use super::outside::{self, Outside};
+use super::outside;
 
 const HANDLE: &str = "demonstration";
 const MEMORY: u64 = 64 << 20;
@@ -19,7 +19,7 @@ const PORT: u32 = 8080;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tells the story; fails at the first step that is not as promised.
-pub async fn tell(daemon: &Daemon, _outside: &Outside) -> anyhow::Result<()> {
+pub async fn tell(daemon: &Daemon) -> anyhow::Result<()> {
     let host_port = create(daemon).await?;
     stream(daemon).await?;
     look_inside(daemon).await?;

@@ -38,14 +38,6 @@ impl Listener {
         }
     }
 
-    /// The TCP address, with the port that was chosen where 0 was asked for.
-    pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
-        match &self.0 {
-            Socket::Tcp(listener) => listener.local_addr().ok(),
-            Socket::Unix { .. } => None,
-        }
-    }
-
     pub(super) async fn accept(&self) -> io::Result<Wire> {
         match &self.0 {
             Socket::Unix { listener, .. } => Ok(Wire::new(listener.accept().await?.0)),

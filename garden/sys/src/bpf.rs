@@ -148,31 +148,6 @@ impl DeviceProgram {
     }
 }
 
-/// Confines the calling thread and all it starts by a seccomp filter, for good,
-/// after setting no_new_privs. `program` is `struct sock_filter`s of eight bytes
-/// each. Other threads are not affected.
-pub fn confine_thread(program: &[u8]) -> io::Result<()> {
-    let len = program.len() / 8;
-    if len * 8 != program.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let fprog = libc::sock_fprog {
-        len: u16::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?,
-        filter: program.as_ptr().cast_mut().cast(),
-    };
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes no addresses.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: seccomp(2) copies the sock_fprog and the `len` filters of eight
-    // bytes it points at, whatever their alignment, and writes to neither; both
-    // are borrowed past the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const fprog)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// bpf(2) with one part of its attribute union.
 ///
 /// # Safety
