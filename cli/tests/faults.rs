@@ -3,6 +3,8 @@
 //!
 //! `BLOOMERY_KILLS` is the number of random kills, `BLOOMERY_SEED` repeats a run.
 
+#[path = "../../garden/sys/tests/chance/mod.rs"]
+mod chance;
 mod site;
 
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bloomery_garden::client::{Client, Error, ProcessIo};
 use bloomery_garden::fault;
+use chance::{Random, number};
 use garden_api::{ContainerSpec, ProcessSpec, Properties, Signal, TtySpec, WindowSize};
 use rustix::process::Signal as Number;
 use site::traces::{Traces, descriptors, processes, supervisor};
@@ -138,22 +141,6 @@ async fn check(client: &Client, done: Done, step: &str) {
     let process = client.run("cycle", &shell("q", "exit 8"), ProcessIo::default()).await.unwrap();
     assert_eq!(process.wait().await.unwrap(), 8, "{step}");
     client.destroy("cycle").await.unwrap();
-}
-
-/// xorshift64*: a seed must give the same run everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// What workers and killer know of each other.

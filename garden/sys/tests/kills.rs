@@ -4,29 +4,15 @@
 //! seed is printed and can be given as `BLOOMERY_SEED`.
 
 mod cell;
+mod chance;
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use cell::{Cell, Streams, kernel_keeps_statuses, kill, wait_until};
+use chance::{Random, number};
 use garden_sys::supervisor::{Exit, Taken};
-
-/// xorshift64*: a seed must give the same run everywhere.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 struct Running {
     ticket: u64,
