@@ -46,7 +46,7 @@ impl Gardener {
             let path = config.run.join(file);
             tolerate(fs::remove_file(&path), &path)?;
         }
-        for place in ["trash", "volumes", "shifted"] {
+        for place in ["trash", "volumes", "layers"] {
             let path = config.store.join(place);
             tolerate(fs::remove_dir(&path), &path)?;
         }
