@@ -1,5 +1,6 @@
 //! `bloomery ctl`: a Garden's containers by hand.
 
+mod advice;
 mod create;
 mod notation;
 mod report;
@@ -15,10 +16,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use bloomery_garden::client::{Address, Client, Error};
 use clap::{Args, Subcommand};
 use garden_api::{NetOutRule, Properties};
+
+use advice::explain;
 
 /// Where a server listens unless something else is said.
 const SOCKET: &str = "/run/bloomery/garden.sock";
@@ -324,41 +327,6 @@ async fn each(
         }
     }
     Ok(code)
-}
-
-/// A failed call in words that say what to do about it.
-fn explain(error: Error) -> anyhow::Error {
-    let hint = match &error {
-        Error::Unreachable { address, source, .. } => match (source.kind(), address) {
-            (io::ErrorKind::PermissionDenied, Address::Unix(path)) => format!(
-                "you may not use {}; be root, or have the server started with a wider \
-                 --bind-socket-mode",
-                path.display()
-            ),
-            (kind, _) => {
-                let why = match kind {
-                    io::ErrorKind::NotFound => "there is no such socket".to_owned(),
-                    io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
-                    io::ErrorKind::TimedOut => "it did not answer within two seconds".to_owned(),
-                    _ => source.to_string(),
-                };
-                format!(
-                    "no Garden server at {address}: {why}\n\
-                     Start one as root with `bloomery garden serve`, or say where it is with \
-                     --socket, --address or BLOOMERY_GARDEN."
-                )
-            }
-        },
-        Error::ContainerNotFound(handle) => {
-            format!("there is no container {handle:?}; `bloomery ctl list` shows those there are")
-        }
-        Error::ProcessNotFound(process) => {
-            format!("there is no process {process:?} in this container")
-        }
-        _ => return anyhow::Error::new(error),
-    };
-    // The hint stands alone: it says all that the error says.
-    anyhow!(hint)
 }
 
 /// Writes a result. A reader who has had enough, as `head`, is no failure.
