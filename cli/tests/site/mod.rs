@@ -1,5 +1,7 @@
 //! A real daemon in places of a test's own, to be killed and started again.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -8,8 +10,12 @@ use std::time::{Duration, Instant};
 use bloomery_garden::client::{Address, Client};
 use bloomery_garden::config::Config;
 
+#[path = "../../../garden/networker/tests/kernel/place.rs"]
+pub mod place;
 #[path = "../../../garden/tests/plot/traces.rs"]
 pub mod traces;
+
+use place::Place;
 
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -17,6 +23,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Site {
     /// Where everything is; what the daemon is given as flags.
     pub config: Config,
+    /// The network that the daemon is in, if it is not this process's.
+    pub host: Option<Place>,
+    flags: Vec<String>,
     directory: tempfile::TempDir,
     daemon: Option<Child>,
 }
@@ -37,7 +46,35 @@ impl Site {
             pool: 2,
             ..Config::default()
         };
-        Self { config, directory, daemon: None }
+        Self { config, host: None, flags: Vec::new(), directory, daemon: None }
+    }
+
+    /// A site on a host of its own as far as the network goes, with more flags for its daemon. Up
+    /// to 16 of these may be in one process at a time.
+    pub fn apart(number: u32, flags: &[&str]) -> Self {
+        let mut site = Self::new(0);
+        // An upper case letter first: no other kind of site has one in its tag.
+        let unique = std::process::id() * 16 + number;
+        let first = char::from_digit(10 + unique / 36 % 26, 36).unwrap().to_ascii_uppercase();
+        site.config.tag = format!("{first}{}", char::from_digit(unique % 36, 36).unwrap());
+        let host = Place::new();
+        host.run("ip link set lo up");
+        site.host = Some(host);
+        site.flags = flags.iter().map(ToString::to_string).collect();
+        site
+    }
+
+    /// A place in the site's directory.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Does something where the daemon is.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.host {
+            Some(host) => host.inside(work),
+            None => work(),
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -53,7 +90,7 @@ impl Site {
         let pool = format!("10.{}.{}.0/24", 160 + unique / 256, unique % 256);
         let mut command = Command::new(env!("CARGO_BIN_EXE_bloomery"));
         command
-            .args(["garden", "serve", "--network-pool", &pool, "--pool-size", "2"])
+            .args(["garden", "serve", "--pool-size", "2"])
             .args(["--tag", &self.config.tag])
             .arg("--bind-socket")
             .arg(place("garden.sock"))
@@ -65,13 +102,18 @@ impl Site {
             .arg(&self.config.store)
             .arg("--default-rootfs")
             .arg(place("image"))
+            .args(&self.flags)
             .stdout(log.try_clone().unwrap())
             .stderr(log);
+        if self.host.is_none() {
+            command.args(["--network-pool", &pool]);
+        }
         match die_at {
             Some(step) => command.env("BLOOMERY_DIE_AT", step),
             None => command.env_remove("BLOOMERY_DIE_AT"),
         };
-        self.daemon = Some(command.spawn().unwrap());
+        let daemon = self.inside(|| command.spawn().unwrap());
+        self.daemon = Some(daemon);
     }
 
     /// Waits until the daemon answers; fails where it has ended instead.
@@ -142,12 +184,12 @@ impl Drop for Site {
         }
         let config = Config { destroy_on_start: true, pool: 0, ..self.config.clone() };
         // A thread of its own: a test may end inside a runtime.
-        let razing = std::thread::spawn(|| {
+        let raze = || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             bloomery_garden::Gardener::start(config, runtime.handle().clone())
                 .and_then(|garden| garden.raze())
-        });
-        let razed = razing.join();
+        };
+        let razed = std::thread::scope(|scope| scope.spawn(|| self.inside(raze)).join());
         if !std::thread::panicking() {
             razed.unwrap().unwrap();
         }
