@@ -212,6 +212,8 @@ pub fn check_handle(handle: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn record(handle: &str) -> Record {
@@ -250,13 +252,27 @@ mod tests {
         assert!(depot.read_all().unwrap().is_empty());
     }
 
+    /// How often this process has a file open.
+    fn opened(inode: u64) -> usize {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        descriptors
+            .filter(|entry| fs::metadata(entry.path()).is_ok_and(|file| file.ino() == inode))
+            .count()
+    }
+
     #[test]
     fn a_second_daemon_waits_for_the_first_one_to_end() {
         let place = tempfile::tempdir().unwrap();
         let first = Depot::open(place.path()).unwrap();
         let path = place.path().to_path_buf();
+        let inode = fs::metadata(&path).unwrap().ino();
         let second = std::thread::spawn(move || Depot::open(&path).map(drop));
-        std::thread::sleep(Duration::from_millis(20));
+        // It has the directory open, so that it has asked for the lock or is about to.
+        let deadline = Instant::now() + PATIENCE;
+        while opened(inode) < 2 {
+            assert!(Instant::now() < deadline, "the second daemon tries");
+            std::thread::yield_now();
+        }
         assert!(!second.is_finished());
         drop(first);
         second.join().unwrap().unwrap();
