@@ -8,7 +8,7 @@
 /// Operations.
 pub mod operation {
     /// Daemon attached: answered with [ledger, rings] and the number of slots; the keeper stops
-    /// draining. Refused with EBUSY while another daemon is attached.
+    /// draining.
     pub const HELLO: u32 = 1;
     /// Clone a container's process 1 and park it: [control, cgroup?, join files...].
     pub const PARK: u32 = 2;

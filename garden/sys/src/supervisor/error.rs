@@ -1,0 +1,50 @@
+//! What goes wrong between daemon and supervisor.
+
+use std::io;
+
+/// Why the supervisor did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something of the daemon's own side.
+    #[error("cannot {attempt}")]
+    Io {
+        /// What was tried, on what.
+        attempt: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The keeper answered with an errno.
+    #[error("the keeper cannot {attempt}")]
+    Refused {
+        /// What was asked.
+        attempt: &'static str,
+        /// The keeper's errno.
+        source: io::Error,
+    },
+    /// The keeper went away before it answered; it may have done what was asked.
+    #[error("the keeper went away while it was asked to {attempt}")]
+    Disconnected {
+        /// What was asked.
+        attempt: &'static str,
+    },
+}
+
+impl Error {
+    /// The errno behind the error, where there is one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. } | Self::Refused { source, .. } => source.raw_os_error(),
+            Self::Disconnected { .. } => None,
+        }
+    }
+}
+
+pub(super) fn io_error(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let attempt = attempt.into();
+    move |source| Error::Io { attempt, source }
+}
+
+pub(super) fn errno_error(attempt: impl Into<String>) -> impl FnOnce(rustix::io::Errno) -> Error {
+    let attempt = attempt.into();
+    move |errno| Error::Io { attempt, source: errno.into() }
+}
