@@ -7,10 +7,11 @@
 use std::sync::OnceLock;
 
 /// Every step's name, in the order in which a container's life passes them.
-pub const STEPS: [&str; 30] = [
+pub const STEPS: [&str; 31] = [
     "create/entered",
     "create/directory-made",
     "create/record-written",
+    "create/image-ready",
     "create/unit-taken",
     "create/limited",
     "create/networked",

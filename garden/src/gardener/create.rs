@@ -32,14 +32,9 @@ impl Gardener {
         }
         let handle = spec.handle.clone();
         self.check(&spec)?;
-        let image = self.volumes.image(if spec.image.uri.is_empty() {
-            &spec.rootfs
-        } else {
-            &spec.image.uri
-        })?;
-        let container = self.enter(spec, &image)?;
+        let container = self.enter(spec)?;
         fault::step("create/record-written");
-        match self.make(&container, &image) {
+        match self.make(&container) {
             Ok(()) => {
                 container.settle();
                 Ok(handle)
@@ -70,7 +65,7 @@ impl Gardener {
     }
 
     /// Takes the handle, in memory and in the depot.
-    fn enter(&self, spec: ContainerSpec, image: &Image) -> Result<Arc<Container>, Error> {
+    fn enter(&self, spec: ContainerSpec) -> Result<Arc<Container>, Error> {
         let handle = spec.handle.clone();
         let grace_time = spec.grace_time.as_duration().unwrap_or(self.config.default_grace_time);
         let record = Record {
@@ -80,7 +75,7 @@ impl Gardener {
             init: 0,
             slot: 0,
             created: nanoseconds_since_epoch(),
-            image_env: image.environment.clone(),
+            image_env: Vec::new(),
             network: serde_json::Value::Null,
             ports: Vec::new(),
             properties: spec.properties.clone(),
@@ -109,11 +104,14 @@ impl Gardener {
         Ok(container)
     }
 
-    fn make(&self, container: &Arc<Container>, image: &Image) -> Result<(), Error> {
+    fn make(&self, container: &Arc<Container>) -> Result<(), Error> {
         let spec = container.look(|record| record.spec.clone());
+        let named = if spec.image.uri.is_empty() { &spec.rootfs } else { &spec.image.uri };
+        let image = self.volumes.image(named)?;
+        fault::step("create/image-ready");
         let unit = self.pool.take(spec.privileged)?;
         fault::step("create/unit-taken");
-        let made = self.furnish(container, &spec, &unit, image);
+        let made = self.furnish(container, &spec, &unit, &image);
         if let Err(error) = made {
             self.maker.discard(unit);
             return Err(error);
@@ -135,6 +133,7 @@ impl Gardener {
         container.change(&self.depot, |record| {
             record.init = ticket;
             record.slot = number;
+            record.image_env = image.environment;
             record.network = state;
             record.properties.extend(addresses);
             if !grace_time.is_zero() {
