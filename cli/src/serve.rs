@@ -128,6 +128,9 @@ pub struct Flags {
     /// Lines added to containers' /etc/hosts.
     #[arg(long, value_name = "LINE", help_heading = "Network")]
     additional_host_entry: Vec<String>,
+    /// Count the traffic of containers whose property garden.network.interface names an interface.
+    #[arg(long, help_heading = "Network")]
+    enable_container_network_metrics: bool,
 
     /// Most containers; 0 is as many as there are subnets.
     #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Limits")]
@@ -180,8 +183,6 @@ struct Obsolete {
     #[arg(long, hide = true)]
     use_containerd_for_processes: bool,
     #[arg(long, hide = true)]
-    enable_container_network_metrics: bool,
-    #[arg(long, hide = true)]
     time_format: Option<String>,
     #[arg(long, hide = true)]
     properties_path: Option<String>,
@@ -233,7 +234,6 @@ impl Obsolete {
         let flags = [
             ("skip-setup", self.skip_setup),
             ("use-containerd-for-processes", self.use_containerd_for_processes),
-            ("enable-container-network-metrics", self.enable_container_network_metrics),
             ("time-format", self.time_format.is_some()),
             ("properties-path", self.properties_path.is_some()),
             ("console-sockets-path", self.console_sockets_path.is_some()),
@@ -292,6 +292,7 @@ impl Flags {
             disable_swap_limit: self.disable_swap_limit,
             cpu_quota_per_share: self.cpu_quota_per_share,
             cpu_entitlement_per_share: self.cpu_entitlement_per_share,
+            network_metrics: self.enable_container_network_metrics,
             no_new_privileges: self.no_new_privileges,
             pool: self.pool_size,
             shift_by_copy: false,

@@ -78,6 +78,8 @@ pub struct Config {
     pub cpu_quota_per_share: u64,
     /// CPUEntitlement per share in percent; computed from cores and memory when absent.
     pub cpu_entitlement_per_share: Option<f64>,
+    /// Count the traffic of containers whose property `garden.network.interface` names an interface.
+    pub network_metrics: bool,
     /// Set no_new_privs for unprivileged containers' processes.
     pub no_new_privileges: bool,
     /// Parked containers kept ready.
@@ -127,6 +129,7 @@ impl Default for Config {
             disable_swap_limit: false,
             cpu_quota_per_share: 0,
             cpu_entitlement_per_share: None,
+            network_metrics: false,
             no_new_privileges: false,
             pool: 8,
             shift_by_copy: false,

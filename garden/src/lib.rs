@@ -23,6 +23,7 @@ mod pool;
 pub mod process;
 pub mod server;
 mod terminal;
+mod traffic;
 mod volumes;
 
 pub use error::Error;

@@ -128,3 +128,29 @@ fn a_create_without_a_subnet_left_fails_and_leaves_nothing() {
     plot.create_as(spec("b", ""));
     assert_eq!(plot.garden().info("b").unwrap().container_ip, "10.254.0.2");
 }
+
+#[test]
+fn traffic_is_counted_where_an_interface_is_named() {
+    let (plot, outside) = plot(|config| config.network_metrics = true);
+    plot.create_as(spec("a", ""));
+    let traffic = || plot.garden().metrics("a").unwrap().network;
+    let property = |key: &str, value: &str| plot.garden().set_property("a", key, value).unwrap();
+    assert_eq!(traffic(), None);
+    property("garden.network.interface", "eth1");
+    assert_eq!(traffic(), None);
+    property("garden.network.interface", "eth0");
+    let before = traffic().unwrap();
+    let listener = outside.listen(OUTSIDE, 80);
+    let sent = 100_000;
+    let out = plot.start_sh("a", &format!("head -c {sent} /dev/zero | nc {OUTSIDE} 80"));
+    let (mut stream, _) = listener.accept();
+    let mut heard = vec![0; sent];
+    stream.read_exact(&mut heard).unwrap();
+    drop(stream);
+    assert_eq!(out.end().0, Exit::Status(0));
+    let after = traffic().unwrap();
+    assert!(after.tx_bytes >= before.tx_bytes + sent as u64, "{before:?} {after:?}");
+    assert!((1..10_000).contains(&(after.rx_bytes - before.rx_bytes)), "{before:?} {after:?}");
+    property("network.healthcheck", "true");
+    assert_eq!(traffic(), None);
+}

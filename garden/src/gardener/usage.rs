@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use garden_api::{CpuStat, DiskStat, MemoryStat, Metrics, Nanoseconds, PidStat};
+use garden_api::{CpuStat, DiskStat, MemoryStat, Metrics, Nanoseconds, NetworkStat, PidStat};
 use garden_cgroup::{OomWatch, Slot};
 
 use super::Gardener;
-use crate::container::Container;
+use crate::container::{Container, Init};
 use crate::error::Error;
+use crate::traffic;
 
 /// Containers by cgroup slot, and how many of their processes have been killed for want of memory.
 #[derive(Debug)]
@@ -129,11 +130,26 @@ impl Gardener {
                 exclusive_bytes_used: disk.exclusive,
                 ..DiskStat::default()
             },
-            network: None,
+            network: self.traffic(container, &body.init),
             pid: PidStat { current: used.pids.current, max: used.pids.max.unwrap_or(0) },
             age: Nanoseconds::from_duration(age),
             cpu_entitlement: self.entitlement(shares, age),
         })
+    }
+
+    /// Bytes through the interface that the container's property names, if anybody wants them.
+    fn traffic(&self, container: &Container, init: &Init) -> Option<NetworkStat> {
+        if !self.config.network_metrics {
+            return None;
+        }
+        let interface = container.look(|record| {
+            let property = |key| record.properties.get(key).map(String::as_str);
+            let checked = property("network.healthcheck") == Some("true");
+            property("garden.network.interface").filter(|_| !checked).map(str::to_owned)
+        })?;
+        let devices = std::fs::read_to_string(format!("/proc/{}/net/dev", init.pid)).ok()?;
+        // Still alive: so it was this process's pid, and no other's.
+        if init.is_alive() { traffic::through(&interface, &devices) } else { None }
     }
 
     /// CPU time that a container of so many shares may expect to have had, in nanoseconds.
