@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::archive;
+use crate::{archive, uri};
 
 /// Why there is no root file system.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,9 @@ pub enum Error {
     /// Nothing here serves this reference; the text says what to pass.
     #[error("{0}")]
     Unknown(String),
+    /// A reference is no URI.
+    #[error(transparent)]
+    Reference(uri::Error),
     /// An image's description is wrong.
     #[error("image {}: {reason}", .path.display())]
     Image {

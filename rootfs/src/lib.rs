@@ -12,5 +12,6 @@ mod layout;
 pub mod overlay;
 pub mod reference;
 mod shift;
+mod uri;
 
 pub use error::Error;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::uri;
 
 /// Where an image is, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ impl References {
             })?;
             return local(default, None);
         }
+        uri::check(reference).map_err(Error::Reference)?;
         let Some((scheme, rest)) = reference.split_once(':') else {
             return local(reference.as_ref(), None);
         };
