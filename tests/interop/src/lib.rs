@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod comparison;
 pub mod differences;
+pub mod image;
 pub mod message;
 pub mod recording;
 pub mod replay;

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::image;
 use anyhow::{Context, bail, ensure};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::{Config, Listen, NetworkConfig};
@@ -31,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn furnish(srv: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(srv.join("share"))?;
     fs::write(srv.join("share/file"), "shared\n")?;
-    let root = srv.join("rootfs");
+    let files = tempfile::tempdir()?;
+    let root = files.path().join("rootfs");
     rootfs::busybox::build(&root, &rootfs::busybox::find()?)?;
     fs::write(
         root.join("etc/passwd"),
@@ -49,7 +51,7 @@ pub fn furnish(srv: &Path) -> anyhow::Result<()> {
         chown(root.join(home), Some(id), Some(id))?;
     }
     fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700))?;
-    Ok(())
+    image::wrap(&root, &["IMAGE_VAR=from-image"], &srv.join("rootfs"))
 }
 
 /// A running server with its surroundings.
@@ -93,13 +95,18 @@ impl Rig {
         self.directory.path().join("garden.sock")
     }
 
+    /// Its network namespace, as its processes' links in `/proc` name it.
+    pub fn namespace(&self) -> anyhow::Result<PathBuf> {
+        Ok(fs::read_link(format!("/proc/{}/ns/net", self.process.id()))?)
+    }
+
     /// What the server has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Has the rig do something: `down`, `up`, `kill keeper`, `kill init`, `stop keeper`
-    /// or `continue keeper`.
+    /// Has the rig do something: `down`, `up`, `kill daemon`, `kill keeper`, `kill init`,
+    /// `stop keeper` or `continue keeper`.
     pub fn order(&mut self, order: &str) -> anyhow::Result<()> {
         let orders = self.orders.as_mut().context("the rig has been dismantled")?;
         writeln!(orders, "{order}").with_context(|| format!("cannot order {order}"))?;
@@ -141,11 +148,30 @@ pub fn run_rig(arguments: &[String]) -> anyhow::Result<()> {
     ensure!(up.success(), "ip link set lo up: {up}");
     let mut daemon = Some(Daemon::start(arguments)?);
     println!("up");
+    let obeyed = obey(arguments, &mut daemon);
+    // A stopped one would obey nobody, the daemon included.
+    if let Ok(keeper) = keeper() {
+        signal(keeper, Signal::CONT)?;
+    }
+    let ended = daemon.context("the daemon is down at the end").and_then(Daemon::raze);
+    let outcome = obeyed.and(ended);
+    if outcome.is_err() {
+        let cleaned =
+            Command::new(std::env::current_exe()?).arg("cleanup").args(arguments).status();
+        if !cleaned?.success() {
+            kill_supervisor()?;
+        }
+    }
+    outcome
+}
+
+fn obey(arguments: &[String], daemon: &mut Option<Daemon>) -> anyhow::Result<()> {
     for order in std::io::stdin().lines() {
         let order = order?;
         match order.as_str() {
             "down" => daemon.take().context("the daemon is down")?.stop()?,
-            "up" => daemon = Some(Daemon::start(arguments)?),
+            "up" => *daemon = Some(Daemon::start(arguments)?),
+            "kill daemon" => daemon.as_mut().context("the daemon is down")?.process.kill()?,
             "kill keeper" => signal(keeper()?, Signal::KILL)?,
             "stop keeper" => signal(keeper()?, Signal::STOP)?,
             "continue keeper" => signal(keeper()?, Signal::CONT)?,
@@ -154,10 +180,6 @@ pub fn run_rig(arguments: &[String]) -> anyhow::Result<()> {
         }
         println!("{order}");
     }
-    let mut daemon = daemon.take().context("the daemon is down at the end")?;
-    drop(daemon.process.stdin.take());
-    let status = daemon.process.wait()?;
-    ensure!(status.success(), "the daemon ends with {status}");
     Ok(())
 }
 
@@ -185,6 +207,20 @@ impl Daemon {
         Ok(Self { process })
     }
 
+    /// Has it destroy its containers and end.
+    fn raze(mut self) -> anyhow::Result<()> {
+        drop(self.process.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                ensure!(status.success(), "the daemon ends with {status}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn stop(mut self) -> anyhow::Result<()> {
         let pid = Pid::from_child(&self.process);
         // Kept, because wait would close it, and its end means something else to the daemon.
@@ -193,6 +229,14 @@ impl Daemon {
         let status = self.process.wait()?;
         ensure!(status.success(), "the daemon ends with {status} on SIGTERM");
         Ok(())
+    }
+}
+
+/// Ends the daemon if it has not ended by itself.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -218,14 +262,48 @@ fn processes() -> anyhow::Result<Vec<i32>> {
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
-/// The supervisor of this rig's containers: in our network namespace, under its own name.
-fn keeper() -> anyhow::Result<i32> {
-    let own = fs::read_link("/proc/self/ns/net")?;
-    let is_ours = |pid: &i32| {
-        fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|theirs| theirs == own)
-            && status_field(*pid, "Name").as_deref() == Some("bloomery-keeper")
+/// Processes in a network namespace.
+pub fn members(namespace: &Path) -> anyhow::Result<Vec<i32>> {
+    let is_member = |pid: &i32| {
+        fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|theirs| theirs == namespace)
     };
-    processes()?.into_iter().find(is_ours).context("no keeper is found")
+    Ok(processes()?.into_iter().filter(is_member).collect())
+}
+
+/// Processes that have a parent among these and are none of them.
+pub fn children(parents: &[i32]) -> anyhow::Result<Vec<i32>> {
+    let is_child = |pid: &i32| {
+        let parent = status_field(*pid, "PPid").and_then(|parent| parent.parse().ok());
+        parent.is_some_and(|parent| parents.contains(&parent)) && !parents.contains(pid)
+    };
+    Ok(processes()?.into_iter().filter(is_child).collect())
+}
+
+/// The supervisor's processes of this rig: in our network namespace, under names of their own.
+fn supervisor() -> anyhow::Result<Vec<(i32, String)>> {
+    let members = members(&fs::read_link("/proc/self/ns/net")?)?;
+    let named = |pid: i32| Some((pid, status_field(pid, "Name")?));
+    Ok(members.into_iter().filter_map(named).filter(|(_, n)| n.starts_with("bloomery-")).collect())
+}
+
+fn keeper() -> anyhow::Result<i32> {
+    let keeper = supervisor()?.into_iter().find(|(_, name)| name == "bloomery-keeper");
+    keeper.map(|(pid, _)| pid).context("no keeper is found")
+}
+
+/// Ends what no daemon could: the supervisor, and the containers that it keeps.
+fn kill_supervisor() -> anyhow::Result<()> {
+    let mut doomed: Vec<_> = supervisor()?.into_iter().map(|(pid, _)| pid).collect();
+    // The keeper would start a new anchor, and the anchor a new keeper.
+    for pid in &doomed {
+        signal(*pid, Signal::STOP)?;
+    }
+    doomed.extend(children(&doomed)?);
+    for pid in doomed {
+        // One that is gone already is as good.
+        let _ = signal(pid, Signal::KILL);
+    }
+    Ok(())
 }
 
 fn init_of(keeper: i32) -> anyhow::Result<i32> {
@@ -280,6 +358,16 @@ pub fn run_daemon(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What `cleanup` does: removes what a daemon that is gone has left.
+pub fn run_cleanup(arguments: &[String]) -> anyhow::Result<()> {
+    let [_, directory, number, flags] = arguments else {
+        bail!("cleanup SRV DIRECTORY NUMBER FLAGS")
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let config = configuration(Path::new(directory), number, flags)?;
+    Ok(Gardener::clean_up(config, runtime.handle().clone())?)
+}
+
 /// What `inside` does: the daemon runs its own executable inside containers for their streams.
 pub fn run_inside(arguments: &[String]) -> anyhow::Result<()> {
     match arguments {
@@ -324,8 +412,7 @@ fn configuration(directory: &Path, number: &str, flags: &str) -> anyhow::Result<
             "--cpu-entitlement-per-share" => {
                 config.cpu_entitlement_per_share = Some(value()?.parse()?);
             }
-            // Ours always has them.
-            "--enable-container-network-metrics" => {}
+            "--enable-container-network-metrics" => config.network_metrics = true,
             other => bail!("unknown flag {other}"),
         }
     }

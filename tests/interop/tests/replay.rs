@@ -9,8 +9,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bloomery_garden::client::{Address, Client};
+use garden_api::ContainerSpec;
 use interop::differences::{Ledger, Verdict};
 use interop::recording::{self, Recording};
 use interop::replay;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let done = match arguments.get(1).map(String::as_str) {
         Some("rig") => rig::run_rig(&arguments[2..]),
         Some("inside") => rig::run_inside(&arguments[2..]),
+        Some("cleanup") => rig::run_cleanup(&arguments[2..]),
         Some("daemon") => rig::run_daemon(&arguments[2..]),
         _ => match replay_all(&arguments[1..]) {
             Ok(true) => Ok(()),
@@ -56,6 +59,9 @@ fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
     let place = tempfile::Builder::new().prefix("interop-").tempdir()?;
     let srv = place.path().join("srv");
     rig::furnish(&srv)?;
+    if wanted.is_empty() {
+        broken_rigs_leave_nothing(&srv)?;
+    }
     let next = AtomicUsize::new(0);
     let verdicts = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -98,6 +104,33 @@ fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
         println!("  not yet: {line}");
     }
     Ok(good)
+}
+
+/// A rig whose daemon or keeper is in no state to clean up does it itself.
+fn broken_rigs_leave_nothing(srv: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    for (number, orders) in
+        [&["stop keeper"][..], &["kill daemon"], &["stop keeper", "kill daemon"]].iter().enumerate()
+    {
+        let mut rig = Rig::start(srv, number, "")?;
+        let client = Client::new(Address::Unix(rig.socket()));
+        runtime.block_on(client.create(&ContainerSpec::default()))?;
+        let namespace = rig.namespace()?;
+        let of_containers = rig::children(&rig::members(&namespace)?)?;
+        for order in *orders {
+            rig.order(order)?;
+        }
+        let dismantled = rig.dismantle();
+        anyhow::ensure!(dismantled.is_err() == orders.contains(&"kill daemon"), "{dismantled:?}");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !rig::members(&namespace)?.is_empty()
+            || of_containers.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists())
+        {
+            anyhow::ensure!(Instant::now() < deadline, "{orders:?} leaves processes");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
 }
 
 fn as_server(recording: &Recording, srv: &Path, worker: usize, ledger: &Ledger) -> Verdict {
