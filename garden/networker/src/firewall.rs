@@ -19,7 +19,9 @@ use std::ops::RangeInclusive;
 
 use crate::cidr::Ipv4Network;
 use crate::egress::{Egress, Traffic};
-use crate::nftables::{Element, Hook, Shape, Transaction, Value, datatype, link_key, tables};
+use crate::nftables::{
+    Element, Hook, Shape, Table, Transaction, Value, datatype, link_key, tables,
+};
 use crate::ranges::{Within, merge, range_elements};
 use crate::rule::{End, ICMP, Rule, TCP, UDP};
 use crate::socket::Socket;
@@ -47,6 +49,8 @@ const LOG_PREFIX: usize = 28;
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) table: String,
+    /// The table's, for people and for daemons of other tags.
+    pub(crate) comment: String,
     /// What the names of all containers' links begin with.
     pub(crate) links: String,
     pub(crate) external: Ipv4Addr,
@@ -82,7 +86,7 @@ impl Policy {
         ports: &BTreeMap<u16, Target>,
     ) -> io::Result<()> {
         let mut transaction = Transaction::new(&self.table);
-        transaction.replace_table();
+        transaction.replace_table(&self.comment);
         self.add_sets(&mut transaction);
         self.add_base(&mut transaction);
         for member in members {
@@ -97,16 +101,23 @@ impl Policy {
     /// Deletes the table; one that does not exist is no error.
     pub(crate) fn delete(&self, socket: &mut Socket) -> io::Result<()> {
         let mut transaction = Transaction::new(&self.table);
-        transaction.add_table();
+        transaction.add_table("");
         transaction.delete_table();
         transaction.commit(socket)
     }
 
-    /// Names of tables of other daemons on this host.
-    pub(crate) fn neighbours(&self, socket: &mut Socket) -> io::Result<Vec<String>> {
-        let mut names = tables(socket, TABLE_PREFIX)?;
-        names.retain(|name| *name != self.table);
-        Ok(names)
+    /// Makes the table if it is missing, so that other daemons see that this one is there.
+    pub(crate) fn announce(&self, socket: &mut Socket) -> io::Result<()> {
+        let mut transaction = Transaction::new(&self.table);
+        transaction.add_table(&self.comment);
+        transaction.commit(socket)
+    }
+
+    /// Tables of other daemons on this host.
+    pub(crate) fn neighbours(&self, socket: &mut Socket) -> io::Result<Vec<Table>> {
+        let mut tables = tables(socket, TABLE_PREFIX)?;
+        tables.retain(|table| table.name != self.table);
+        Ok(tables)
     }
 
     /// Lets a member in.

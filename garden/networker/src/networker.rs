@@ -22,6 +22,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BACKLOG: usize = 1024;
 /// How long a destroy waits for the backlog.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(10);
+/// In the networker's memory: sysctls as they were.
+const SYSCTLS: &str = "sysctls.json";
 
 /// A container's addresses, as a Garden's properties name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +88,13 @@ impl Networker {
         }
         let open = |protocol| Socket::open(protocol).map_err(Error::io("open a netlink socket"));
         let mut route = open(Protocol::Route)?;
-        let filter = open(Protocol::Netfilter)?;
+        let mut filter = open(Protocol::Netfilter)?;
         let reapers = open(Protocol::Route)?;
         let uplink = uplink(&mut route, &settings)?;
         let host_resolver = host_resolver(&settings.host_resolvers);
-        let policy = Policy {
+        let mut policy = Policy {
             table: format!("{TABLE_PREFIX}{}", settings.tag),
+            comment: String::new(),
             links: format!("w{}-", settings.tag),
             external: uplink.address,
             denied: settings.deny.clone(),
@@ -99,13 +103,13 @@ impl Networker {
         };
         let memory = &settings.memory;
         fs::create_dir_all(memory).map_err(Error::io(format!("make {}", memory.display())))?;
-        sysctl::set(&memory.join("sysctls.json")).map_err(Error::io("set a sysctl"))?;
         let offset = OffsetFile::open(&memory.join("ports.json"))
             .map_err(Error::io("open the head of the port queue"))?;
         let ports =
             PortPool::new(settings.port_pool_start, settings.port_pool_size, offset.initial())?;
         let namespace = fs::File::open("/proc/thread-self/ns/net")
             .map_err(Error::io("open the host's network namespace"))?;
+        set_sysctls(&mut policy, &mut filter, &memory.join(SYSCTLS))?;
         let state = State {
             subnets: Subnets::new(settings.pool),
             ports,
@@ -210,19 +214,8 @@ impl Networker {
         state.settled = false;
         drop(state);
         self.delete_links(&HashSet::new())?;
-        let mut filter = self.shared.filter();
-        self.policy
-            .delete(&mut filter)
-            .map_err(Error::io(format!("delete the table {}", self.policy.table)))?;
-        let neighbours =
-            self.policy.neighbours(&mut filter).map_err(Error::io("list the tables"))?;
-        let sysctls = self.settings.memory.join("sysctls.json");
-        if neighbours.is_empty() {
-            namespace::inside(self.namespace.as_fd(), || sysctl::restore(&sysctls))
-                .map_err(Error::io("put a sysctl back"))?;
-        } else {
-            tracing::info!(?neighbours, "sysctls stay as they are for other daemons");
-        }
+        namespace::inside(self.namespace.as_fd(), || Ok(self.withdraw()))
+            .map_err(Error::io("enter the host's network namespace"))??;
         match fs::remove_dir_all(&self.settings.memory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io(format!("remove {}", self.settings.memory.display()))(error))
@@ -230,6 +223,37 @@ impl Networker {
             _ => Ok(()),
         }
     }
+
+    /// Takes the rules away, and the sysctls back unless another daemon needs them. The calling
+    /// thread is in the host's network namespace.
+    fn withdraw(&self) -> Result<(), Error> {
+        let mut filter = self.shared.filter();
+        let _turn = sysctl::Turn::take().map_err(Error::io("wait for other daemons"))?;
+        self.policy
+            .delete(&mut filter)
+            .map_err(Error::io(format!("delete the table {}", self.policy.table)))?;
+        let neighbours =
+            self.policy.neighbours(&mut filter).map_err(Error::io("list the tables"))?;
+        if neighbours.is_empty() {
+            sysctl::restore(&self.settings.memory.join(SYSCTLS))
+                .map_err(Error::io("put a sysctl back"))
+        } else {
+            tracing::info!(?neighbours, "sysctls stay as they are for other daemons");
+            Ok(())
+        }
+    }
+}
+
+/// Sets what the network needs, once it is written down how it was before.
+fn set_sysctls(policy: &mut Policy, filter: &mut Socket, memory: &Path) -> Result<(), Error> {
+    let _turn = sysctl::Turn::take().map_err(Error::io("wait for other daemons"))?;
+    let neighbours = policy.neighbours(filter).map_err(Error::io("list the tables"))?;
+    let comments = neighbours.iter().map(|table| table.comment.as_str());
+    let before = sysctl::Before::learn(memory, comments)
+        .map_err(Error::io(format!("remember the sysctls in {}", memory.display())))?;
+    policy.comment = before.to_string();
+    policy.announce(filter).map_err(Error::io(format!("make the table {}", policy.table)))?;
+    sysctl::set().map_err(Error::io("set a sysctl"))
 }
 
 impl Drop for Networker {

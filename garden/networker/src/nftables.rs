@@ -118,17 +118,20 @@ impl<'a> Transaction<'a> {
     }
 
     /// The table as if it were new; what was in it is gone.
-    pub(crate) fn replace_table(&mut self) {
-        self.add_table();
+    pub(crate) fn replace_table(&mut self, comment: &str) {
+        self.add_table("");
         self.delete_table();
-        self.add_table();
+        self.add_table(comment);
     }
 
-    /// Makes the table, unless it exists.
-    pub(crate) fn add_table(&mut self) {
+    /// Makes the table, unless it exists; then it keeps the comment that it has.
+    pub(crate) fn add_table(&mut self, comment: &str) {
         let table = self.table;
         self.push(NEW_TABLE, flag::CREATE, |a| {
             a.put_text(1, table);
+            if !comment.is_empty() {
+                a.put(6, &user_data(comment));
+            }
         });
     }
 
@@ -270,16 +273,53 @@ impl BaseChain<'_, '_> {
     }
 }
 
-/// Names of all tables of the family that begin with `prefix`.
-pub(crate) fn tables(socket: &mut Socket, prefix: &str) -> io::Result<Vec<String>> {
+/// A table that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    /// Empty if there is none.
+    pub(crate) comment: String,
+}
+
+/// All tables of the family whose names begin with `prefix`.
+pub(crate) fn tables(socket: &mut Socket, prefix: &str) -> io::Result<Vec<Table>> {
     let mut request = Messages::new();
     request.push(GET_TABLE, flag::DUMP, &family_header(INET, 0), |_| {});
-    let mut names = Vec::new();
+    let mut tables = Vec::new();
     socket.ask(&request, |message| {
-        let name = message.attributes(HEADER).get(1).and_then(|name| name.as_text());
-        names.extend(name.filter(|name| name.starts_with(prefix)).map(str::to_owned));
+        let attribute = |kind| message.attributes(HEADER).get(kind);
+        let name = attribute(1).and_then(|name| name.as_text());
+        let comment = attribute(6).and_then(|data| comment_of(data.value));
+        tables.extend(name.filter(|name| name.starts_with(prefix)).map(|name| Table {
+            name: name.to_owned(),
+            comment: comment.unwrap_or_default().to_owned(),
+        }));
     })?;
-    Ok(names)
+    Ok(tables)
+}
+
+/// Of the user data that the nft program attaches to a table: a text with its zero, after a kind
+/// and a length of one byte each (libnftnl, `NFTNL_UDATA_TABLE_COMMENT`).
+const COMMENT: u8 = 0;
+
+fn user_data(comment: &str) -> Vec<u8> {
+    // The kernel takes 256 bytes, the nft program reads comments of 128.
+    let comment = &comment.as_bytes()[..comment.len().min(127)];
+    let mut data = vec![COMMENT, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+    data.extend_from_slice(comment);
+    data.push(0);
+    data
+}
+
+fn comment_of(mut data: &[u8]) -> Option<&str> {
+    loop {
+        let (head, rest) = data.split_at_checked(2)?;
+        let (value, next) = rest.split_at_checked(head[1].into())?;
+        if head[0] == COMMENT {
+            return std::str::from_utf8(value.strip_suffix(&[0])?).ok();
+        }
+        data = next;
+    }
 }
 
 /// An element of a set or map.
@@ -346,4 +386,20 @@ pub(crate) fn link_key(name: &str) -> Vec<u8> {
     let mut key = name.as_bytes().to_vec();
     key.resize(16, 0);
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_read_as_they_are_written() {
+        assert_eq!(user_data("a=b"), b"\0\x04a=b\0");
+        assert_eq!(comment_of(&user_data("net.ipv4.ip_forward=0")), Some("net.ipv4.ip_forward=0"));
+        // Something else before it, and what is no user data of the nft program.
+        assert_eq!(comment_of(b"\x07\x01x\0\x02y\0"), Some("y"));
+        for rubbish in [b"".as_slice(), b"\0", b"\0\x09a\0", b"\0\x02ab", b"\0\x02\xff\0"] {
+            assert_eq!(comment_of(rubbish), None);
+        }
+    }
 }

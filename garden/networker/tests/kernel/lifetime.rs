@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Instant;
+
+use garden_networker::{Networker, Settings};
 
 use super::world::{HOST, OUTSIDE, World, eventually, exchange, talk};
 
@@ -178,6 +182,83 @@ fn a_killed_daemons_sysctls_are_put_back_by_the_next() {
     assert_eq!(world.host.run(FORWARDING), "1\n");
     world.networker().raze().unwrap();
     assert_eq!(world.host.run(FORWARDING), "0\n");
+}
+
+/// What another daemon on the world's host is told.
+fn beside(world: &World, tag: &str) -> Settings {
+    let memory = world.settings.memory.with_file_name(format!("network-{tag}"));
+    let pool = "10.253.0.0/22".parse().unwrap();
+    Settings { tag: tag.into(), pool, memory, ..world.settings.clone() }
+}
+
+fn start(world: &World, settings: &Settings) -> Networker {
+    let networker = world.host.inside(|| Networker::start(settings.clone())).unwrap();
+    networker.settle(&HashSet::new()).unwrap();
+    networker
+}
+
+#[test]
+fn the_last_of_several_daemons_puts_the_sysctls_back() {
+    let world = World::new();
+    let (second, third) = (beside(&world, "u"), beside(&world, "v"));
+    // The first one has found the value; the second has it from the first, the third from these.
+    let middle = start(&world, &second);
+    let last = start(&world, &third);
+    let rules = world.rules();
+    assert_eq!(rules.matches("comment \"net.ipv4.ip_forward=0\"").count(), 3, "{rules}");
+    world.networker().raze().unwrap();
+    middle.raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "1\n");
+    last.raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "0\n");
+
+    // A daemon that is killed still counts, and remembers when it comes back.
+    let middle = start(&world, &second);
+    drop(start(&world, &third));
+    middle.raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "1\n");
+    start(&world, &third).raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "0\n");
+    assert_eq!(world.rules(), "");
+    // What was set before the first one came stays set.
+    world.host.run("sysctl -q -w net.ipv4.ip_forward=1");
+    let (middle, last) = (start(&world, &second), start(&world, &third));
+    middle.raze().unwrap();
+    last.raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "1\n");
+}
+
+#[test]
+fn daemons_that_come_and_go_at_once_leave_the_sysctls_as_they_were() {
+    let world = World::new();
+    world.networker().raze().unwrap();
+    let world = &world;
+    std::thread::scope(|scope| {
+        for tag in ["u", "v", "w"] {
+            let settings = beside(world, tag);
+            scope.spawn(move || {
+                for round in 0..12 {
+                    let networker = start(world, &settings);
+                    assert_eq!(world.host.run(FORWARDING), "1\n", "{tag} in round {round}");
+                    networker.raze().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(world.host.run(FORWARDING), "0\n");
+    assert_eq!(world.rules(), "");
+}
+
+#[test]
+fn a_stranger_who_holds_the_daemons_turn_delays_and_does_not_stop_them() {
+    let world = World::new();
+    let name = SocketAddr::from_abstract_name("bloomery-sysctls").unwrap();
+    let stranger = world.host.inside(|| UnixDatagram::bind_addr(&name)).unwrap();
+    let networker = start(&world, &beside(&world, "u"));
+    networker.raze().unwrap();
+    world.networker().raze().unwrap();
+    assert_eq!(world.host.run(FORWARDING), "0\n");
+    drop(stranger);
 }
 
 #[test]
