@@ -68,6 +68,7 @@ inside! {
     cgroup: 0 [];
     supervisor: 1 [];
     kills: 2 ["BLOOMERY_KILLS=20"];
+    kills_apart: 2 ["BLOOMERY_KILLS=20", "BLOOMERY_KILL_SPACING_MS=1000"];
     seccomp: 3 [];
     containers: 4 [];
     limits: 5 [];

@@ -206,6 +206,12 @@ fn listen_to_keeper(keeper: Option<i32>) -> bool {
                 let _ = store::keep(slot, mask, received.descriptors());
             }
             Some(Note::Drop { slot, mask }) => store::forget(slot, mask),
+            Some(Note::KeepExits) => {
+                if let [socket] = received.descriptors() {
+                    let _ = raw::dup3(*socket, store::EXITS, false);
+                }
+            }
+            Some(Note::DropExits) => store::vacate(store::EXITS),
             Some(Note::Leave) => leave = true,
             Some(Note::Upgrade) => upgrade(received.descriptors(), keeper),
             _ => {}

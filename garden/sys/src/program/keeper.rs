@@ -34,6 +34,7 @@ mod topic {
     pub const UNSHARED: u64 = 4;
     pub const PIDFD: u64 = 5;
     pub const STREAM: u64 = 6;
+    pub const EXITS: u64 = 7;
 }
 
 fn name(topic: u64, index: usize) -> u64 {
@@ -66,6 +67,8 @@ struct Keeper {
     untold: [bool; MOST_SLOTS],
     /// Children of others, and when their pidfd said that they have ended.
     foreign: [Foreign; MOST_SLOTS],
+    /// [`store::EXITS`] is open.
+    hears_exits: bool,
     in_flight: [Option<InFlight>; MOST_IN_FLIGHT],
     upgrade: Option<Upgrade>,
 }
@@ -90,8 +93,10 @@ static mut KEEPER: core::mem::MaybeUninit<Keeper> = core::mem::MaybeUninit::unin
 pub fn run() -> Errno {
     raw::set_name(c"bloomery-keeper");
     raw::set_signal_mask(BLOCKED_SIGNALS);
+    // Inherited from an earlier keeper, or from the anchor; else something else would be there soon.
+    let hears_exits = raw::is_open(store::EXITS);
     store::occupy();
-    let keeper = match Keeper::start() {
+    let keeper = match Keeper::start(hears_exits) {
         Ok(keeper) => keeper,
         Err(errno) => return errno,
     };
@@ -108,7 +113,7 @@ pub fn run() -> Errno {
 }
 
 impl Keeper {
-    fn start() -> Answer<Self> {
+    fn start(hears_exits: bool) -> Answer<Self> {
         let ledger = store::open_ledger()?;
         let epoll = raw::epoll_create()?;
         let signals = raw::signalfd(signal_bit(SIGCHLD))?;
@@ -118,6 +123,10 @@ impl Keeper {
         raw::epoll_add(epoll, store::KEEPER_END, name(topic::ANCHOR, 0))?;
         raw::epoll_add(epoll, signals, name(topic::SIGNAL, 0))?;
         raw::epoll_add(epoll, unshared, name(topic::UNSHARED, 0))?;
+        if hears_exits {
+            raw::epoll_add(epoll, store::EXITS, name(topic::EXITS, 0))?;
+            raw::ask_for_events(store::EXITS, true)?;
+        }
         let now = raw::now();
         Ok(Self {
             ledger,
@@ -132,6 +141,7 @@ impl Keeper {
             alone_since: now,
             untold: [false; MOST_SLOTS],
             foreign: [Foreign::No; MOST_SLOTS],
+            hears_exits,
             in_flight: [None; MOST_IN_FLIGHT],
             upgrade: None,
         })
@@ -151,6 +161,7 @@ impl Keeper {
                 topic::ANCHOR => self.hear_anchor(),
                 topic::UNSHARED => self.close_unshared(),
                 topic::PIDFD => self.foreign_ended(index),
+                topic::EXITS => self.hear_exits(),
                 topic::STREAM => self.drain(index / STREAMS, index % STREAMS),
                 _ => self.reap(),
             }

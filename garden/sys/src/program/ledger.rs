@@ -78,6 +78,10 @@ pub mod flag {
     pub const UNSHARED: u32 = 4;
     /// The child's descriptors have their final numbers.
     pub const MOVED: u32 = 8;
+    /// `status` is what the kernel has said of the end of the process's first thread.
+    pub const HEARD: u32 = 16;
+    /// Another thread, ending later, has said otherwise: nobody can know.
+    pub const DOUBTFUL: u32 = 32;
     /// Shift of the bit mask of kept descriptors.
     pub const KEPT_SHIFT: u32 = 8;
 }
@@ -91,7 +95,7 @@ pub struct Slot {
     state: AtomicU32,
     /// Stored by the kernel in clone3; 0 before.
     pub pid: AtomicI32,
-    /// Exit code or 128 + signal, valid in `Ended`.
+    /// Exit code or 128 + signal, valid in `Ended`, and a hint before with [`flag::HEARD`].
     pub status: AtomicI32,
     /// See [`flag`].
     pub flags: AtomicU32,

@@ -9,6 +9,7 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("Bloomery's supervisor knows only the x86_64 system call convention so far");
 
+mod connector;
 mod descriptors;
 mod endings;
 mod events;
@@ -21,6 +22,7 @@ mod sockets;
 
 use core::arch::asm;
 
+pub use connector::*;
 pub use descriptors::*;
 pub use endings::*;
 pub use events::*;
@@ -70,6 +72,8 @@ impl Errno {
     pub const ENOMEM: Self = Self(12);
     /// Busy.
     pub const EBUSY: Self = Self(16);
+    /// The kernel had to drop what nobody read in time.
+    pub const ENOBUFS: Self = Self(105);
     /// No space (here: a table of ours is full).
     pub const ENOSPC: Self = Self(28);
     /// Protocol error: a message that the other side must not send.
@@ -99,10 +103,15 @@ mod number {
     pub const CLOCK_GETTIME: usize = 228;
     pub const GETPID: usize = 39;
     pub const SOCKET: usize = 41;
+    pub const BIND: usize = 49;
     pub const SOCKETPAIR: usize = 53;
+    pub const SETSOCKOPT: usize = 54;
+    pub const SENDTO: usize = 44;
+    pub const RECVFROM: usize = 45;
     pub const SENDMSG: usize = 46;
     pub const RECVMSG: usize = 47;
     pub const KILL: usize = 62;
+    pub const UNAME: usize = 63;
     pub const FCNTL: usize = 72;
     pub const CHDIR: usize = 80;
     pub const FCHDIR: usize = 81;

@@ -18,6 +18,9 @@ pub const KEEPER_END: Fd = 6;
 pub const RINGS: Fd = 7;
 /// Between anchor and keeper, the anchor's end.
 pub const ANCHOR_END: Fd = 8;
+/// Socket on which the kernel tells of processes that end, open while there are children that
+/// nobody here is the parent of. Both parts hold it: what waits in it outlives either.
+pub const EXITS: Fd = 9;
 /// First descriptor with no fixed meaning.
 pub const FIRST_FREE: Fd = 10;
 /// First number of the kept descriptors; everything between is in flight.
@@ -49,6 +52,10 @@ pub enum Note {
     },
     /// Run this program from now on.
     Upgrade,
+    /// Keep this as [`EXITS`].
+    KeepExits,
+    /// Close [`EXITS`].
+    DropExits,
     /// Nothing is left to keep: end.
     Leave,
     /// Anchor to keeper: the ledger has news.
@@ -70,6 +77,8 @@ impl Note {
             Self::Leave => (4, 0, 0),
             Self::News => (5, 0, 0),
             Self::Start => (6, 0, 0),
+            Self::KeepExits => (7, 0, 0),
+            Self::DropExits => (8, 0, 0),
         };
         let mut bytes = [0; NOTE];
         bytes[0..4].copy_from_slice(&kind.to_ne_bytes());
@@ -95,6 +104,8 @@ impl Note {
             4 => Some(Self::Leave),
             5 => Some(Self::News),
             6 => Some(Self::Start),
+            7 => Some(Self::KeepExits),
+            8 => Some(Self::DropExits),
             _ => None,
         }
     }

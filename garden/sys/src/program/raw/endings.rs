@@ -96,7 +96,7 @@ pub fn zombie_status(pid: i32, pidfd: Fd) -> Option<i32> {
 }
 
 /// The kernel's wait status as an exit code, or 128 + signal.
-fn shell_status(code: u32) -> i32 {
+pub(super) fn shell_status(code: u32) -> i32 {
     let status = if code & 0x7f == 0 { (code >> 8) & 0xff } else { 128 + (code & 0x7f) };
     status.cast_signed()
 }
