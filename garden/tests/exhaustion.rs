@@ -217,3 +217,107 @@ fn two_destroys_at_once_are_one_and_the_exact_refusal() {
     assert!(second.contains(&refused), "{refused:?}");
     plot.expect(&before);
 }
+
+/// The body of an untyped error.
+fn plain(message: &str) -> String {
+    format!(
+        "{{\"Type\":\"\",\"Message\":\"{message}\",\"Handle\":\"\",\"ProcessID\":\"\",\"Binary\":\"\"}}\n"
+    )
+}
+
+/// Links of containers on the plot's host, and lines of its rules.
+fn network(plot: &Plot) -> (usize, usize) {
+    let links = plot.host.run("ip -o link show type veth");
+    (links.lines().count(), plot.host.run("nft list ruleset").lines().count())
+}
+
+#[test]
+fn without_a_subnet_a_create_is_refused_until_one_is_free() {
+    let mut plot = Plot::with(|config| config.network.pool = "10.254.0.0/29".into());
+    plot.serve();
+    let before = plot.settled();
+    let create = |handle: &str, more: &str| {
+        plot.ask("POST", "/containers", &format!("{{\"handle\":\"{handle}\"{more}}}"))
+    };
+    let created = |handle: &str| (200, format!("{{\"Handle\":\"{handle}\"}}\n"));
+    let refused = (500, plain("insufficient subnets remaining in the pool"));
+    assert_eq!(create("a", ""), created("a"));
+    assert_eq!(create("b", ""), created("b"));
+    let full = Traces::settled(&plot.config, 2, 0);
+    let full_network = network(&plot);
+    for _ in 0..3 {
+        assert_eq!(create("c", ""), refused);
+        assert_eq!(everything(&plot), ["a", "b"]);
+    }
+    plot.expect(&full);
+    wait_until("no link and no rule is left", || network(&plot) == full_network);
+    // The pool is not all there is, and what exists goes on.
+    assert_eq!(create("c", ",\"network\":\"10.20.0.0/24\""), created("c"));
+    for handle in ["a", "b", "c"] {
+        assert_eq!(
+            plot.sh(handle, "ping -c 1 -W 5 $(hostname -i) > /dev/null").exit,
+            Exit::Status(0)
+        );
+    }
+    let info = plot.garden().info("a").unwrap();
+    assert_eq!(plot.ask("DELETE", "/containers/a", ""), (200, "{}\n".into()));
+    // Its subnet is free as soon as its link is gone, which a create waits for.
+    assert_eq!(create("d", ""), created("d"));
+    assert_eq!(plot.garden().info("d").unwrap().container_ip, info.container_ip);
+    assert_eq!(create("e", ""), refused);
+    for handle in ["b", "c", "d"] {
+        assert_eq!(plot.ask("DELETE", &format!("/containers/{handle}"), ""), (200, "{}\n".into()));
+    }
+    assert_eq!(create("e", ""), created("e"));
+    assert_eq!(create("f", ""), created("f"));
+    for handle in ["e", "f"] {
+        plot.garden().destroy(handle).unwrap();
+    }
+    plot.expect(&before);
+    wait_until("one parked link is left", || network(&plot).0 == 1);
+}
+
+#[test]
+fn without_a_port_creates_and_net_in_are_refused_until_one_is_free() {
+    let mut plot = Plot::with(|config| config.network.port_pool_size = 2);
+    plot.serve();
+    let before = plot.settled();
+    let before_network = network(&plot);
+    let create = |handle: &str, ports: &str| {
+        let body = format!("{{\"handle\":\"{handle}\",\"netin\":[{ports}]}}");
+        plot.ask("POST", "/containers", &body)
+    };
+    let any = "{\"host_port\":0,\"container_port\":80}";
+    let created = |handle: &str| (200, format!("{{\"Handle\":\"{handle}\"}}\n"));
+    let refused = (500, plain("port pool is exhausted"));
+    let net_in =
+        |handle: &str, body: &str| plot.ask("POST", &format!("/containers/{handle}/net/in"), body);
+    assert_eq!(create("a", any), created("a"));
+    let one = Traces::settled(&plot.config, 1, 0);
+    let one_network = network(&plot);
+    // The port that it had got so far is free again.
+    assert_eq!(create("b", &format!("{any},{any}")), refused);
+    assert_eq!(everything(&plot), ["a"]);
+    plot.expect(&one);
+    wait_until("no link and no rule is left", || network(&plot) == one_network);
+    assert_eq!(create("b", any), created("b"));
+    for handle in ["a", "b"] {
+        let mapped = plot.garden().info(handle).unwrap().mapped_ports;
+        assert_eq!(net_in(handle, "{\"container_port\":81}"), refused);
+        assert_eq!(plot.garden().info(handle).unwrap().mapped_ports, mapped);
+    }
+    // A port that is named needs no pool.
+    let named = "{\"host_port\":7000,\"container_port\":81}";
+    assert_eq!(net_in("b", named), (200, format!("{named}\n")));
+    assert_eq!(create("c", "{\"host_port\":7001,\"container_port\":80}"), created("c"));
+    assert_eq!(plot.ask("DELETE", "/containers/a", ""), (200, "{}\n".into()));
+    let (status, said) = net_in("c", "{\"container_port\":82}");
+    assert_eq!(status, 200, "{said}");
+    for handle in ["b", "c"] {
+        assert_eq!(plot.ask("DELETE", &format!("/containers/{handle}"), ""), (200, "{}\n".into()));
+    }
+    assert_eq!(create("d", &format!("{any},{any}")), created("d"));
+    plot.garden().destroy("d").unwrap();
+    plot.expect(&before);
+    wait_until("no link and no rule is left", || network(&plot) == before_network);
+}
