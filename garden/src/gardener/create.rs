@@ -276,6 +276,12 @@ fn bind_mounts(spec: &ContainerSpec) -> Result<Vec<(OwnedFd, String, bool)>, Err
                 bind.dst_path
             )));
         }
+        if bind.dst_path.split('/').all(|name| matches!(name, "" | ".")) {
+            return Err(Error::Plain(format!(
+                "bind mount target {:?} is the container's root",
+                bind.dst_path
+            )));
+        }
         let source = Path::new(&bind.src_path);
         let access = Access {
             read_only: bind.mode == BindMountMode::ReadOnly,

@@ -135,7 +135,7 @@ fn follow(root: Fd, record: &Record<'_>, descriptors: &[Fd]) -> Answer<()> {
     match record.tag {
         tag::ATTACH => {
             let (mount, kind, target) = attachment(record, descriptors)?;
-            let at = if kind == 0 { directory_in(root, target)? } else { file_in(root, target)? };
+            let at = if kind == 0 { place_in(root, target)? } else { file_in(root, target)? };
             raw::move_mount(mount, at)?;
             raw::close(at);
             raw::close(mount);
@@ -186,7 +186,7 @@ fn mount(root: Fd, record: &Record<'_>) -> Answer<()> {
     }
     let mount = raw::fsmount(fs, usize::try_from(attributes).map_err(|_| Errno::EPROTO)?)?;
     raw::close(fs);
-    let at = directory_in(root, target)?;
+    let at = place_in(root, target)?;
     raw::move_mount(mount, at)?;
     raw::close(at);
     raw::close(mount);
@@ -210,14 +210,12 @@ fn set_option(fs: Fd, option: &CStr) -> Answer<()> {
 }
 
 fn mask(root: Fd, path: &CStr) -> Answer<()> {
-    const FORMAT: u32 = 0o170_000;
-    const DIRECTORY: u32 = 0o040_000;
     let at = match raw::open_in_root(root, path, raw::flag::PATH, 0) {
         Ok(at) => at,
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    let cover = if raw::file_mode(at)? & FORMAT == DIRECTORY {
+    let cover = if is_directory(at)? {
         let fs = raw::fsopen(c"tmpfs")?;
         raw::fsconfig(fs, c"size", c"0")?;
         raw::fsconfig(fs, c"mode", c"555")?;
@@ -235,6 +233,12 @@ fn mask(root: Fd, path: &CStr) -> Answer<()> {
     raw::close(cover);
     raw::close(at);
     Ok(())
+}
+
+fn is_directory(at: Fd) -> Answer<bool> {
+    const FORMAT: u32 = 0o170_000;
+    const DIRECTORY: u32 = 0o040_000;
+    Ok(raw::file_mode(at)? & FORMAT == DIRECTORY)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "64-bit target")]
@@ -262,6 +266,14 @@ impl Name {
     fn as_c(&self) -> &CStr {
         CStr::from_bytes_with_nul(&self.bytes[..=self.length]).unwrap_or(c"")
     }
+}
+
+/// Opens the directory at `path` below the root as a place to mount on, making what is missing. An
+/// image's symlink may lead to the root itself, where a mount would be the root of every process
+/// that joins the namespace later, and without the masks that were laid over the path.
+fn place_in(root: Fd, path: &CStr) -> Answer<Fd> {
+    let at = directory_in(root, path)?;
+    if raw::identity(at)? == raw::identity(root)? { Err(Errno::ELOOP) } else { Ok(at) }
 }
 
 /// Opens the directory at `path` below the root, making what is missing. Symlinks are followed as
@@ -319,6 +331,7 @@ fn parent_in(root: Fd, path: &CStr) -> Answer<(Fd, Name)> {
 fn file_in(root: Fd, path: &CStr) -> Answer<Fd> {
     match raw::open_in_root(root, path, raw::flag::PATH, 0) {
         Err(Errno::ENOENT) => {}
+        Ok(at) if is_directory(at)? => return Err(Errno::EISDIR),
         other => return other,
     }
     let (parent, _) = parent_in(root, path)?;

@@ -76,6 +76,8 @@ impl Errno {
     pub const ENOBUFS: Self = Self(105);
     /// No space (here: a table of ours is full).
     pub const ENOSPC: Self = Self(28);
+    /// Symbolic links that lead in a circle, or where they must not.
+    pub const ELOOP: Self = Self(40);
     /// Protocol error: a message that the other side must not send.
     pub const EPROTO: Self = Self(71);
 }

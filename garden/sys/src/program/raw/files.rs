@@ -27,6 +27,14 @@ pub fn file_mode(fd: Fd) -> Answer<u32> {
     Ok(stat[3] as u32)
 }
 
+/// Device and inode of an open file, which tell it from all others (fstat(2)).
+pub fn identity(fd: Fd) -> Answer<(u64, u64)> {
+    let mut stat = [0_u64; 18];
+    // SAFETY: as in `file_size`.
+    unsafe { call(number::FSTAT, [fd_word(fd), stat.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
+    Ok((stat[0], stat[1]))
+}
+
 /// chdir(2).
 pub fn chdir(path: &CStr) -> Answer<()> {
     // SAFETY: a NUL-terminated string.
