@@ -18,7 +18,8 @@ use garden_api::go_json::encode;
 use garden_api::{
     BandwidthLimits, BulkInfo, BulkMetrics, Capacity, ContainerInfo, ContainerSpec, CpuLimits,
     CreateResponse, DiskLimits, ListResponse, MemoryLimits, Metrics, Nanoseconds, NetInRequest,
-    NetInResponse, NetOutRule, ProcessSpec, Properties, PropertyValue, StopRequest,
+    NetInResponse, NetOutRule, ProcessSpec, Properties, PropertyValue, RequestedDiskLimits,
+    StopRequest,
 };
 use tokio::io::AsyncRead;
 
@@ -166,6 +167,13 @@ impl Client {
     /// The disk limits in effect.
     pub async fn disk_limits(&self, handle: &str) -> Result<DiskLimits, Error> {
         self.ask(Request::get("CurrentDiskLimits", about(handle, "limits/disk"))).await
+    }
+
+    /// The disk limits that were asked for at the creation, and whether they are in effect: a
+    /// question of our own, to which the original answers nothing.
+    pub async fn requested_disk_limits(&self, handle: &str) -> Result<RequestedDiskLimits, Error> {
+        let request = Request::get("RequestedDiskLimits", about(handle, "limits/disk"));
+        self.ask(request.with_query([("requested", "true")])).await
     }
 
     /// The memory limit in effect.

@@ -190,6 +190,12 @@ async fn plain_calls_are_the_originals_bytes() {
         ("GET /containers/box/limits/bandwidth", "", "{}\n"),
         ("GET /containers/box/limits/cpu", "", "{\"limit_in_shares\":5}\n"),
         ("GET /containers/box/limits/disk", "", "{}\n"),
+        (
+            "GET /containers/box/limits/disk?requested=true",
+            "",
+            "{\"requested\":{\"byte_hard\":7},\"enforced\":false}\n",
+        ),
+        ("GET /containers/box/limits/disk?requested=true", "", "{}\n"),
         ("GET /containers/box/limits/memory", "", "{\"limit_in_bytes\":67108864}\n"),
         (
             "POST /containers/box/net/in",
@@ -230,6 +236,10 @@ async fn plain_calls_are_the_originals_bytes() {
     client.bandwidth_limits("box").await.unwrap();
     assert_eq!(client.cpu_limits("box").await.unwrap().limit_in_shares, 5);
     client.disk_limits("box").await.unwrap();
+    let requested = client.requested_disk_limits("box").await.unwrap();
+    assert_eq!(requested.requested.unwrap().byte_hard, 7);
+    // The original does not know the question.
+    assert_eq!(client.requested_disk_limits("box").await.unwrap(), Default::default());
     assert_eq!(client.memory_limits("box").await.unwrap().limit_in_bytes, 67108864);
     let ports = client.net_in("box", 0, 8080).await.unwrap();
     assert_eq!((ports.host_port, ports.container_port), (61001, 8080));

@@ -39,7 +39,8 @@ fn a_container_is_made_asked_about_and_destroyed() {
     assert_eq!(ok("GET", "/ping", ""), "{}\n");
     assert_eq!(ok("GET", "/containers", ""), "{\"Handles\":[]}\n");
     let spec = "{\"handle\":\"h\",\"properties\":{\"k\":\"<v>\"},\
-                \"limits\":{\"memory_limits\":{\"limit_in_bytes\":67108864}}}\n";
+                \"limits\":{\"memory_limits\":{\"limit_in_bytes\":67108864},\
+                \"disk_limits\":{\"byte_hard\":1048576,\"scope\":1}}}\n";
     assert_eq!(ok("POST", "/containers", spec), "{\"Handle\":\"h\"}\n");
     assert_eq!(plot.ask("POST", "/containers", spec), (500, plain("Handle 'h' already in use")));
     assert_eq!(ok("GET", "/containers?k=%3Cv%3E&k=other", ""), "{\"Handles\":[\"h\"]}\n");
@@ -52,6 +53,10 @@ fn a_container_is_made_asked_about_and_destroyed() {
     for limits in ["bandwidth", "cpu", "disk"] {
         assert_eq!(ok("GET", &format!("/containers/h/limits/{limits}"), ""), "{}\n", "{limits}");
     }
+    assert_eq!(
+        ok("GET", "/containers/h/limits/disk?requested=true", ""),
+        "{\"requested\":{\"byte_hard\":1048576,\"scope\":1},\"enforced\":false}\n"
+    );
     assert_eq!(ok("PUT", "/containers/h/properties/a%2Fb", "{\"VALUE\":\"x\"}"), "{}\n");
     assert_eq!(ok("GET", "/containers/h/properties/a%2Fb", ""), "{\"value\":\"x\"}\n");
     assert_eq!(ok("DELETE", "/containers/h/properties/a%2Fb", ""), "{}\n");

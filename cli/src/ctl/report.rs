@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use anyhow::Context;
 use bloomery_garden::client::Client;
-use garden_api::{BulkEntry, BulkMetrics, ContainerState, Metrics, Properties};
+use garden_api::{
+    BulkEntry, BulkMetrics, ContainerState, DiskLimitScope, Metrics, Properties,
+    RequestedDiskLimits,
+};
 use serde::Serialize;
 
 use super::{complain, explain, print};
@@ -42,6 +45,21 @@ fn limit(number: u64, unit: impl Fn(u64) -> String) -> String {
     if number == 0 { "none".into() } else { unit(number) }
 }
 
+/// Empty where the server does not say.
+fn disk_limit(RequestedDiskLimits { requested, enforced }: RequestedDiskLimits) -> String {
+    let Some(requested) = requested else { return String::new() };
+    if requested.byte_hard == 0 {
+        return "none".into();
+    }
+    let scope = match requested.scope {
+        DiskLimitScope::Exclusive => " without the image",
+        // The server knows no third one; it is taken for the default.
+        DiskLimitScope::Total | DiskLimitScope::Other(_) => "",
+    };
+    let effect = if enforced { "" } else { ", not enforced" };
+    format!("{}{scope}{effect}", bytes(requested.byte_hard))
+}
+
 /// `bloomery ctl info`
 pub async fn info(client: &Client, handle: &str, json: bool) -> anyhow::Result<()> {
     let info = client.info(handle).await.map_err(explain)?;
@@ -50,7 +68,7 @@ pub async fn info(client: &Client, handle: &str, json: bool) -> anyhow::Result<(
     }
     let memory = client.memory_limits(handle).await.map_err(explain)?;
     let cpu = client.cpu_limits(handle).await.map_err(explain)?;
-    let disk = client.disk_limits(handle).await.map_err(explain)?;
+    let disk = client.requested_disk_limits(handle).await.map_err(explain)?;
     let ports: Vec<_> = info
         .mapped_ports
         .iter()
@@ -72,7 +90,7 @@ pub async fn info(client: &Client, handle: &str, json: bool) -> anyhow::Result<(
         ("ports", ports.join(" ")),
         ("memory limit", limit(memory.limit_in_bytes, bytes)),
         ("CPU shares", limit(cpu.shares(), |shares| shares.to_string())),
-        ("disk limit", limit(disk.byte_hard, bytes)),
+        ("disk limit", disk_limit(disk)),
         ("events", info.events.join(", ")),
         ("record", info.container_path),
     ];
@@ -165,6 +183,8 @@ pub async fn capacity(client: &Client, json: bool) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use garden_api::DiskLimits;
+
     use super::*;
 
     #[test]
@@ -175,6 +195,18 @@ mod tests {
         );
         assert_eq!([0, 43_739_341].map(time), ["0.00s", "0.04s"]);
         assert_eq!([61, 3_600, 90_000].map(|s| time(s * 1_000_000_000)), ["1m1s", "1h0m", "1d1h"]);
+    }
+
+    #[test]
+    fn a_disk_limit_is_said_to_be_enforced_only_where_it_is() {
+        let limit = |byte_hard, scope, enforced| {
+            let requested = Some(DiskLimits { byte_hard, scope, ..DiskLimits::default() });
+            disk_limit(RequestedDiskLimits { requested, enforced })
+        };
+        assert_eq!(limit(1 << 30, DiskLimitScope::Total, false), "1.0G, not enforced");
+        assert_eq!(limit(1 << 20, DiskLimitScope::Exclusive, true), "1.0M without the image");
+        assert_eq!(limit(0, DiskLimitScope::Total, false), "none");
+        assert_eq!(disk_limit(RequestedDiskLimits::default()), "");
     }
 
     #[test]

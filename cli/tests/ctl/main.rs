@@ -57,6 +57,8 @@ fn a_container_is_created_as_told_listed_shown_and_destroyed() {
             "512",
             "--pids",
             "40",
+            "--disk",
+            "1G",
             "-e",
             "COLOUR=red",
             "--property",
@@ -79,6 +81,10 @@ fn a_container_is_created_as_told_listed_shown_and_destroyed() {
     );
     assert_eq!(handle, "box\n");
     let other = told(&site, &["create", "--privileged", "--property", "kind=test"]);
+    let others = told(&site, &["info", other.trim_end()]);
+    for name in ["memory limit", "CPU shares", "disk limit"] {
+        assert_eq!(row(&others, name), "none", "{others}");
+    }
     assert_eq!(other.len(), 37, "a UUID and a newline: {other:?}");
 
     let both = told(&site, &["list"]);
@@ -97,11 +103,13 @@ fn a_container_is_created_as_told_listed_shown_and_destroyed() {
         ("address", "10.90.1.5"),
         ("ports", "61001:8080 7000:7001"),
         ("memory limit", "64.0M"),
-        ("CPU shares", "512"),
-        ("disk limit", "none"),
+        ("disk limit", "1.0G, not enforced"),
     ] {
         assert_eq!(row(&info, name), value, "{name} in {info}");
     }
+    // A v2 host is told of by its own weight.
+    let weight = garden_cgroup::cpu_weight(512).to_string();
+    assert!(["512", &weight].contains(&row(&info, "CPU shares")), "{info}");
     for property in ["  owner=me\n", "  kind=test\n", "  garden.grace-time=5400000000000\n"] {
         assert!(info.contains(property), "{property:?} in {info}");
     }

@@ -26,7 +26,7 @@ pub use filter::ListResponse;
 pub use info::{BulkEntry, BulkInfo, BulkMetrics, ContainerInfo, ContainerState, PortMapping};
 pub use limits::{
     BandwidthLimits, CpuLimits, DiskLimitScope, DiskLimits, Limits, MemoryLimits, PidLimits,
-    ProcessLimits, ResourceLimits,
+    ProcessLimits, RequestedDiskLimits, ResourceLimits,
 };
 pub use metrics::{CpuStat, DiskStat, MemoryStat, Metrics, NetworkStat, PidStat};
 pub use network::{

@@ -78,6 +78,18 @@ pub struct DiskLimits {
     pub scope: DiskLimitScope,
 }
 
+/// Answer to a question of our own: `limits/disk?requested=true`. The reference's client never asks
+/// it, and its server, which tells of no disk limit at all, takes no notice of the query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestedDiskLimits {
+    /// What the container was created with; absent where the server does not know the question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<DiskLimits>,
+    /// Whether writing beyond them fails.
+    pub enforced: bool,
+}
+
 wire_integer! {
     /// What a disk limit covers.
     #[derive(Default)]

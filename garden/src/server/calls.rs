@@ -8,7 +8,7 @@ use std::time::Duration;
 use garden_api::{
     BandwidthLimits, BulkEntry, BulkInfo, BulkMetrics, ContainerSpec, CreateResponse, DiskLimits,
     ListResponse, Nanoseconds, NetInRequest, NetInResponse, NetOutRule, Properties, PropertyValue,
-    StopRequest, go_json,
+    RequestedDiskLimits, StopRequest, go_json,
 };
 use serde::de::DeserializeOwned;
 
@@ -99,9 +99,14 @@ fn dispatch(gardener: &Arc<Gardener>, call: Plain, request: &Request) -> Result<
         }
         Plain::CpuLimits => Reply::json(&gardener.cpu_limits(handle)?),
         Plain::DiskLimits => {
-            // Not enforced, so not told; the original tells none either.
-            gardener.limits(handle)?;
-            Reply::json(&DiskLimits::default())
+            let limits = gardener.limits(handle)?;
+            if request.target.value("requested").as_deref() == Some("true") {
+                let requested = Some(limits.disk);
+                Reply::json(&RequestedDiskLimits { requested, enforced: false })
+            } else {
+                // Not enforced, so not told; the original tells none either.
+                Reply::json(&DiskLimits::default())
+            }
         }
         Plain::MemoryLimits => Reply::json(&gardener.memory_limits(handle)?),
         Plain::NetIn => {
