@@ -11,7 +11,7 @@ use rustix::mount::MountAttrFlags as Attributes;
 use crate::error::Error;
 
 /// A detached mount and where it goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Attachment<'a> {
     /// The detached mount.
     pub mount: BorrowedFd<'a>,
@@ -21,11 +21,9 @@ pub struct Attachment<'a> {
     pub file: bool,
 }
 
-/// The parts of a container's root.
+/// What does not depend on whose the root is, but on its image.
 #[derive(Debug)]
-pub struct Bundle<'a> {
-    /// The container's name for itself.
-    pub hostname: String,
+pub struct Furniture<'a> {
     /// The writable root file system.
     pub root: BorrowedFd<'a>,
     /// Its `/dev`.
@@ -34,12 +32,21 @@ pub struct Bundle<'a> {
     pub cgroups: Vec<Attachment<'a>>,
     /// Several hierarchies, which need a directory of their own to stand in.
     pub many_hierarchies: bool,
-    /// Bind mounts in the user's order, then `/etc/hosts` and `/etc/resolv.conf`.
-    pub binds: Vec<Attachment<'a>>,
     /// Hides what a tenant must not read.
     pub masked: bool,
     /// Whether `ping` without privileges needs the group range opened.
     pub open_ping: bool,
+    /// Files that mounts of [`Wishes::binds`] will stand on.
+    pub files: Vec<String>,
+}
+
+/// What a container's client decides.
+#[derive(Debug)]
+pub struct Wishes<'a> {
+    /// The container's name for itself.
+    pub hostname: String,
+    /// Bind mounts in the user's order, then `/etc/hosts` and `/etc/resolv.conf`.
+    pub binds: Vec<Attachment<'a>>,
 }
 
 /// Files and directories of the kernel that tell about the host. Files are covered by `/dev/null`,
@@ -68,80 +75,83 @@ fn c_text(text: &str) -> Result<CString, Error> {
     CString::new(text).map_err(|_| Error::Plain(format!("a path contains a NUL byte: {text:?}")))
 }
 
+/// A plan, and what goes with it.
+#[derive(Debug, Default)]
+pub struct Bundle<'a> {
+    /// What process 1 is to do.
+    pub plan: Plan,
+    /// The descriptors that go with it, in the plan's counting.
+    pub descriptors: Vec<BorrowedFd<'a>>,
+    /// What each record is about.
+    parts: Vec<String>,
+}
+
 impl<'a> Bundle<'a> {
     /// What the plan's record of this index is about, for who must say why it failed.
-    pub fn part(&self, index: u32) -> String {
-        let parts = self.build().map(|build| build.parts).unwrap_or_default();
-        let part = usize::try_from(index).ok().and_then(|index| parts.into_iter().nth(index));
-        part.unwrap_or_else(|| "its plan".into())
+    pub fn part(&self, index: u32) -> &str {
+        let part = usize::try_from(index).ok().and_then(|index| self.parts.get(index));
+        part.map_or("its plan", String::as_str)
     }
 
-    /// The plan and the descriptors that go with it, in the plan's counting.
-    pub fn plan(&self) -> Result<(Plan, Vec<BorrowedFd<'a>>), Error> {
-        self.build().map(|build| (build.plan, build.descriptors))
-    }
-
-    fn build(&self) -> Result<Build<'a>, Error> {
-        let mut build = Build { plan: Plan::new(), descriptors: Vec::new(), parts: Vec::new() };
+    /// A root, and what stands in every one.
+    pub fn furnish(&mut self, furniture: &Furniture<'a>) -> Result<(), Error> {
         let no_device = Attributes::MOUNT_ATTR_NOSUID
             | Attributes::MOUNT_ATTR_NOEXEC
             | Attributes::MOUNT_ATTR_NODEV;
         let no_program = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
         let read_only = Attributes::MOUNT_ATTR_RDONLY;
 
-        build.attach(self.root, false, "/")?;
-        build.mount("/proc", "proc", &[], no_device)?;
-        build.attach(self.dev, false, "/dev")?;
-        build.mount(
+        self.attach(furniture.root, false, "/")?;
+        self.mount("/proc", "proc", &[], no_device)?;
+        self.attach(furniture.dev, false, "/dev")?;
+        self.mount(
             "/dev/pts",
             "devpts",
             &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
             no_program,
         )?;
-        build.mount("/dev/shm", "tmpfs", &["mode=1777", "size=65536k"], no_device)?;
-        build.mount("/dev/mqueue", "mqueue", &[], no_device)?;
-        build.mount("/sys", "sysfs", &[], no_device | read_only)?;
-        if self.many_hierarchies && !self.cgroups.is_empty() {
-            build.mount("/sys/fs/cgroup", "tmpfs", &["mode=755"], no_device)?;
+        self.mount("/dev/shm", "tmpfs", &["mode=1777", "size=65536k"], no_device)?;
+        self.mount("/dev/mqueue", "mqueue", &[], no_device)?;
+        self.mount("/sys", "sysfs", &[], no_device | read_only)?;
+        if furniture.many_hierarchies && !furniture.cgroups.is_empty() {
+            self.mount("/sys/fs/cgroup", "tmpfs", &["mode=755"], no_device)?;
         }
-        for cgroup in &self.cgroups {
-            build.attach(cgroup.mount, cgroup.file, &cgroup.target)?;
+        for cgroup in &furniture.cgroups {
+            self.attach(cgroup.mount, cgroup.file, &cgroup.target)?;
         }
-        if self.many_hierarchies && !self.cgroups.is_empty() {
-            build.parts.push("/sys/fs/cgroup".into());
-            build.plan.text(tag::READ_ONLY, &c_text("/sys/fs/cgroup")?);
+        if furniture.many_hierarchies && !furniture.cgroups.is_empty() {
+            self.text(tag::READ_ONLY, "/sys/fs/cgroup")?;
         }
-        if self.masked {
-            for path in MASKED {
-                build.plan.text(tag::MASK, &c_text(path)?);
-                build.parts.push(path.to_owned());
-            }
+        if furniture.masked {
+            MASKED.iter().try_for_each(|path| self.text(tag::MASK, path))?;
         }
-        if self.open_ping {
-            build.parts.push("net.ipv4.ping_group_range".into());
-            build.plan.texts(
+        if furniture.open_ping {
+            self.parts.push("net.ipv4.ping_group_range".into());
+            self.plan.texts(
                 tag::SYSCTL,
                 &c_text("/proc/sys/net/ipv4/ping_group_range")?,
                 &c_text("1 65535")?,
             );
         }
-        for bind in &self.binds {
-            build.attach(bind.mount, bind.file, &bind.target)?;
-        }
-        build.parts.push("the host name".into());
-        build.plan.text(tag::HOSTNAME, &c_text(&self.hostname)?);
-        Ok(build)
+        furniture.files.iter().try_for_each(|file| self.text(tag::MAKE_FILE, file))
     }
-}
 
-struct Build<'a> {
-    plan: Plan,
-    descriptors: Vec<BorrowedFd<'a>>,
-    /// What each record is about.
-    parts: Vec<String>,
-}
+    /// What a client decides, in a root that is furnished.
+    pub fn fulfil(&mut self, wishes: &Wishes<'a>) -> Result<(), Error> {
+        for bind in &wishes.binds {
+            self.attach(bind.mount, bind.file, &bind.target)?;
+        }
+        self.parts.push("the host name".into());
+        self.plan.text(tag::HOSTNAME, &c_text(&wishes.hostname)?);
+        Ok(())
+    }
 
-impl<'a> Build<'a> {
+    fn text(&mut self, tag: u32, path: &str) -> Result<(), Error> {
+        self.parts.push(path.to_owned());
+        self.plan.text(tag, &c_text(path)?);
+        Ok(())
+    }
+
     fn attach(&mut self, mount: BorrowedFd<'a>, file: bool, target: &str) -> Result<(), Error> {
         self.parts.push(target.to_owned());
         self.descriptors.push(mount);

@@ -1,6 +1,7 @@
 //! One container in the daemon's memory: its record, its handles on the kernel, its processes.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +29,14 @@ impl Init {
     pub fn is_alive(&self) -> bool {
         matches!(ends_within(&*self.pidfd, Duration::ZERO), Ok(false))
     }
+
+    /// Its mount namespace. While somebody has it open, the end of process 1 does not wait for all of
+    /// its mounts to be taken apart.
+    pub fn mount_namespace(&self) -> Option<OwnedFd> {
+        let file = File::open(format!("/proc/{}/ns/mnt", self.pid)).ok();
+        // Else the pid may be somebody else's by now.
+        file.filter(|_| self.is_alive()).map(OwnedFd::from)
+    }
 }
 
 /// What exists once a container has been made.
@@ -37,6 +46,8 @@ pub struct Body {
     pub init: Init,
     /// Its cgroup.
     pub slot: Arc<Slot>,
+    /// Number of its volume.
+    pub volume: u32,
 }
 
 /// A handle and all that belongs to it.

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! <depot>/<handle>/container.json   the record, replaced as a whole by rename(2)
-//!                  hosts, resolv.conf   bind-mounted into the container
 //! ```
 //!
 //! A record is durable against the death of any process once [`Depot::save`] has returned; a host
@@ -70,6 +69,12 @@ pub struct Record {
     pub init: u64,
     /// Its cgroup slot.
     pub slot: u32,
+    /// Its volume.
+    #[serde(default)]
+    pub volume: u32,
+    /// Bytes of its image when it was made.
+    #[serde(default)]
+    pub image_size: u64,
     /// Unix time of its creation, in nanoseconds.
     pub created: u64,
     /// Variables of its image.
@@ -160,7 +165,7 @@ impl Depot {
     pub fn remove(&self, handle: &str) -> io::Result<()> {
         let directory = self.directory(handle);
         // The record goes first: a directory without one is a removal that was interrupted.
-        for file in [RECORD, "container.new", "hosts", "resolv.conf"] {
+        for file in [RECORD, "container.new"] {
             match fs::remove_file(directory.join(file)) {
                 Err(error)
                     if !matches!(
@@ -224,6 +229,8 @@ mod tests {
             stopped: false,
             init: 7,
             slot: 3,
+            volume: 4,
+            image_size: 5,
             created: 1,
             image_env: vec!["A=b".into()],
             network: serde_json::Value::Null,

@@ -6,8 +6,9 @@
 
 use std::sync::OnceLock;
 
-/// Every step's name, in the order in which a container's life passes them.
-pub const STEPS: [&str; 31] = [
+/// Every step's name, in the order in which a container's life passes them. What comes after
+/// `destroy/forgotten` is done when the destroy has been answered.
+pub const STEPS: [&str; 30] = [
     "create/entered",
     "create/directory-made",
     "create/record-written",
@@ -15,8 +16,7 @@ pub const STEPS: [&str; 31] = [
     "create/unit-taken",
     "create/limited",
     "create/networked",
-    "create/volume-made",
-    "create/names-made",
+    "create/names-written",
     "create/root-built",
     "create/committed",
     "create/saved",
@@ -27,18 +27,18 @@ pub const STEPS: [&str; 31] = [
     "run/followed",
     "end/heard",
     "end/recorded",
-    "end/released",
     "end/told",
+    "end/released",
     "save/written",
     "destroy/entered",
     "destroy/recorded",
     "destroy/killed",
-    "destroy/cgroup-removed",
-    "destroy/released",
     "destroy/network-removed",
-    "destroy/volume-removed",
     "destroy/record-removed",
     "destroy/forgotten",
+    "destroy/cgroup-removed",
+    "destroy/released",
+    "destroy/volume-removed",
 ];
 
 static CHOSEN: OnceLock<Option<String>> = OnceLock::new();

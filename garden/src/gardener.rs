@@ -30,6 +30,7 @@ use crate::depot::Depot;
 use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
+use crate::leavings::Leavings;
 use crate::network::Network;
 use crate::pool::{Maker, Pool};
 use crate::volumes::Volumes;
@@ -48,7 +49,8 @@ pub struct Gardener {
     exits: Arc<Exits>,
     maker: Arc<Maker>,
     pool: Pool,
-    volumes: Volumes,
+    leavings: Leavings,
+    volumes: Arc<Volumes>,
     network: Arc<Network>,
     seccomp: Filter,
     own_bounds: u64,
@@ -289,6 +291,7 @@ impl Gardener {
     pub fn leave(&self) {
         self.keep_inputs();
         self.pool.close();
+        self.leavings.close();
     }
 
     /// Destroys every container and removes what the Garden itself has made on the host.

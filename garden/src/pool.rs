@@ -1,38 +1,42 @@
 //! Parked containers: what every container needs and no container's wishes decide, made ahead.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use garden_cgroup::{DeviceFilter, Hierarchy, Leaf, Slot};
 use garden_sys::supervisor::{ParkedInit, Supervisor};
 
-use crate::devices;
 use crate::error::Error;
+use crate::fault;
 use crate::identity::{ID_MAP, MAPPED_ROOT};
+use crate::leavings::Leaving;
 use crate::network::{Network, Plumbed};
+use crate::volumes::{Image, Likeness, Volume, Volumes};
 
-/// A container without a name: process 1 in its cgroup slot, with its ids mapped, its link plumbed
-/// and its `/dev` made. Used once; what is not used is undone by [`Maker::discard`].
+/// A container without a name: process 1 in its cgroup slot, with its ids mapped, its link plumbed,
+/// its volume made and, where the image could be foreseen, its root built. Used once; what is not
+/// used is undone by [`Maker::discard`].
 #[derive(Debug)]
 pub struct Unit {
-    /// Number of its cgroup slot, and of whatever else is counted.
+    /// Number of its cgroup slot and of its link.
     pub number: u32,
+    /// It has no user namespace.
+    pub privileged: bool,
     /// Its process 1, parked.
     pub init: ParkedInit,
     /// Its cgroup.
     pub slot: Slot,
-    /// Its `/dev`.
-    pub dev: OwnedFd,
     /// Its link to the host.
     pub link: Plumbed,
+    /// Its files.
+    pub volume: Volume,
+    /// What its root is built of, once it is.
+    pub root: Option<Likeness>,
 }
-
-/// What a slot is filled with: process 1, `/dev`, link.
-type Content = (ParkedInit, OwnedFd, Plumbed);
 
 /// What makes units.
 #[derive(Debug)]
@@ -45,7 +49,11 @@ pub struct Maker {
     pub devices: DeviceFilter,
     /// Plumbs links.
     pub network: Arc<Network>,
-    /// Next slot.
+    /// Makes volumes.
+    pub volumes: Arc<Volumes>,
+    /// Unprivileged containers' processes gain no privileges (PR_SET_NO_NEW_PRIVS).
+    pub no_new_privileges: bool,
+    /// Next slot and volume.
     pub numbers: AtomicU32,
     /// Next ticket.
     pub tickets: AtomicU64,
@@ -59,25 +67,36 @@ impl Maker {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Makes a unit now.
+    fn number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a unit now, without a root.
     pub fn make(&self, privileged: bool) -> Result<Unit, Error> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.number();
         let slot = self
             .hierarchy
             .create(number)
             .inspect_err(|_| self.leave_slot(number))
             .map_err(|error| Error::because("cannot make a cgroup", &error))?;
-        let made = self.fill(number, &slot, privileged);
-        match made {
-            Ok((init, dev, link)) => Ok(Unit { number, init, slot, dev, link }),
+        match self.fill(number, &slot, privileged) {
+            Ok((init, link, volume)) => {
+                Ok(Unit { number, privileged, init, slot, link, volume, root: None })
+            }
             Err(error) => {
-                self.remove_slot(&slot);
+                self.kill_and_remove(&slot);
                 Err(error)
             }
         }
     }
 
-    fn fill(&self, number: u32, slot: &Slot, privileged: bool) -> Result<Content, Error> {
+    /// Process 1, link and volume.
+    fn fill(
+        &self,
+        number: u32,
+        slot: &Slot,
+        privileged: bool,
+    ) -> Result<(ParkedInit, Plumbed, Volume), Error> {
         let cgroup =
             |error: garden_cgroup::Error| Error::because("cannot prepare a cgroup", &error);
         slot.restrict_devices(&self.devices).map_err(cgroup)?;
@@ -89,27 +108,44 @@ impl Maker {
             .park(self.ticket(), privileged, Some(birth.as_fd()), &joins)
             .map_err(|error| Error::because("cannot make a container's process 1", &error))?;
         let ticket = init.ticket;
-        let furnished = self.furnish(number, init, privileged);
-        if furnished.is_err() {
-            // It has ended with its socket.
-            self.release(ticket);
+        let equipped = self.equip(number, &init, privileged);
+        match equipped {
+            Ok((link, volume)) => Ok((init, link, volume)),
+            Err(error) => {
+                // It ends with its socket.
+                drop(init);
+                self.release(ticket);
+                Err(error)
+            }
         }
-        furnished
     }
 
-    fn furnish(&self, number: u32, init: ParkedInit, privileged: bool) -> Result<Content, Error> {
+    fn equip(
+        &self,
+        number: u32,
+        init: &ParkedInit,
+        privileged: bool,
+    ) -> Result<(Plumbed, Volume), Error> {
         if !privileged {
             init.map_ids(ID_MAP, ID_MAP)
                 .map_err(|error| Error::because("cannot map ids", &error))?;
         }
-        let root = if privileged { 0 } else { MAPPED_ROOT };
-        let dev = devices::file_system(root, privileged)
-            .map_err(|error| Error::because("cannot make a /dev", &error))?;
         let netns = init
             .namespace("net")
             .map_err(|error| Error::because("cannot reach a network namespace", &error))?;
-        let link = self.network.plumb(netns.as_fd(), number)?;
-        Ok((init, dev, link))
+        let volume = self.make_volume(privileged)?;
+        match self.network.plumb(netns.as_fd(), number) {
+            Ok(link) => Ok((link, volume)),
+            Err(error) => {
+                self.volumes.destroy(volume.number);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes a volume for a unit.
+    pub(crate) fn make_volume(&self, privileged: bool) -> Result<Volume, Error> {
+        self.volumes.make(self.number(), if privileged { 0 } else { MAPPED_ROOT })
     }
 
     /// Undoes a unit that was not used, or was used in vain.
@@ -117,17 +153,36 @@ impl Maker {
         let ticket = unit.init.ticket;
         drop(unit.init);
         self.network.unplumb(&unit.link);
-        self.remove_slot(&unit.slot);
+        self.kill_and_remove(&unit.slot);
         self.release(ticket);
+        self.volumes.destroy(unit.volume.number);
+    }
+
+    /// Takes away what an ended container has left.
+    pub(crate) fn take_away(&self, leaving: Leaving) {
+        drop(leaving.mounts);
+        if let Some(number) = leaving.slot
+            && let Err(error) = self.hierarchy.remove(number, Duration::from_secs(1))
+        {
+            tracing::warn!(slot = number, %error, "a cgroup is left for later");
+            self.leave_slot(number);
+        }
+        fault::step("destroy/cgroup-removed");
+        leaving.children.into_iter().for_each(|ticket| self.release(ticket));
+        fault::step("destroy/released");
+        if let Some(number) = leaving.volume {
+            self.volumes.destroy(number);
+        }
+        fault::step("destroy/volume-removed");
     }
 
     fn release(&self, ticket: u64) {
         if let Err(error) = self.supervisor.release(ticket) {
-            tracing::warn!(%error, "an unused process 1 is not released");
+            tracing::warn!(%error, "an ended process is not released");
         }
     }
 
-    fn remove_slot(&self, slot: &Slot) {
+    fn kill_and_remove(&self, slot: &Slot) {
         let removed =
             slot.kill(Duration::from_secs(10)).and_then(|()| slot.remove(Duration::from_secs(1)));
         if let Err(error) = removed {
@@ -162,6 +217,10 @@ impl Maker {
     }
 }
 
+/// How long after a unit was taken the store is not refilled while it is more than half full: making
+/// a unit needs the cores and the kernel's locks that the create under way needs, too.
+const COURTESY: Duration = Duration::from_millis(10);
+
 /// Units in store, refilled in the background.
 #[derive(Debug)]
 pub struct Pool {
@@ -173,39 +232,84 @@ pub struct Pool {
 struct Shared {
     maker: Arc<Maker>,
     target: AtomicUsize,
-    ready: Mutex<VecDeque<Unit>>,
+    store: Mutex<Store>,
     changed: Condvar,
     closing: AtomicBool,
 }
 
+#[derive(Debug, Default)]
+struct Store {
+    units: VecDeque<Unit>,
+    /// When one was last taken.
+    taken: Option<Instant>,
+}
+
 impl Shared {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Unit>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long there is no need to refill now; `None` is until something changes.
+    fn leisure(&self, store: &Store) -> Option<Duration> {
+        let (target, have) = (self.target.load(Ordering::SeqCst), store.units.len());
+        if self.closing.load(Ordering::SeqCst) {
+            return Some(Duration::ZERO);
+        }
+        if have >= target {
+            return None;
+        }
+        let since = store.taken.map_or(COURTESY, |taken| taken.elapsed());
+        Some(if have * 2 > target { COURTESY.saturating_sub(since) } else { Duration::ZERO })
+    }
+
+    /// Waits until the store is to be refilled.
+    fn wait(&self) {
+        let mut store = self.store();
+        loop {
+            let patience = match self.leisure(&store) {
+                Some(Duration::ZERO) => return,
+                Some(left) => left,
+                None => Duration::MAX,
+            };
+            store = self
+                .changed
+                .wait_timeout(store, patience)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// A unit with a root, if an image can be foreseen.
+    fn make(&self) -> Result<Unit, Error> {
+        let mut unit = self.maker.make(false)?;
+        match self.maker.build_ahead(&mut unit) {
+            Ok(()) => Ok(unit),
+            Err(error) => {
+                // Whoever asks for that image will hear of it.
+                tracing::debug!(%error, "no root can be built ahead");
+                self.maker.discard(unit);
+                self.maker.make(false)
+            }
+        }
     }
 
     /// Keeps the store full; a host that cannot make units now is asked again later.
     fn refill(&self) {
-        while !self.closing.load(Ordering::SeqCst) {
-            let full = |ready: &mut VecDeque<Unit>| {
-                ready.len() >= self.target.load(Ordering::SeqCst)
-                    && !self.closing.load(Ordering::SeqCst)
-            };
-            let guard =
-                self.changed.wait_while(self.ready(), full).unwrap_or_else(PoisonError::into_inner);
-            drop(guard);
+        loop {
+            self.wait();
             if self.closing.load(Ordering::SeqCst) {
                 break;
             }
-            match self.maker.make(false) {
-                Ok(unit) => self.ready().push_back(unit),
+            match self.make() {
+                Ok(unit) => self.store().units.push_back(unit),
                 Err(error) => {
                     tracing::warn!(%error, "the pool cannot be refilled");
-                    let guard = self.ready();
-                    let _ = self.changed.wait_timeout(guard, Duration::from_secs(1));
+                    let store = self.store();
+                    let _ = self.changed.wait_timeout(store, Duration::from_secs(1));
                 }
             }
         }
-        let left: Vec<_> = self.ready().drain(..).collect();
+        let left: Vec<_> = self.store().units.drain(..).collect();
         left.into_iter().for_each(|unit| self.maker.discard(unit));
     }
 }
@@ -216,7 +320,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             maker,
             target: AtomicUsize::new(target),
-            ready: Mutex::default(),
+            store: Mutex::default(),
             changed: Condvar::new(),
             closing: AtomicBool::new(false),
         });
@@ -226,11 +330,25 @@ impl Pool {
         Ok(Self { shared, refiller: Mutex::new(Some(refiller)) })
     }
 
-    /// A unit from the store, or one made now. Privileged ones are always made now.
-    pub fn take(&self, privileged: bool) -> Result<Unit, Error> {
+    /// A unit from the store, or one made now: if it has a root, then of this image. Privileged ones
+    /// are always made now.
+    pub fn take(&self, privileged: bool, image: &Image) -> Result<Unit, Error> {
+        let mut unit = self.any(privileged)?;
+        if let Err(error) = self.shared.maker.suit(&mut unit, image) {
+            self.shared.maker.discard(unit);
+            return Err(error);
+        }
+        Ok(unit)
+    }
+
+    fn any(&self, privileged: bool) -> Result<Unit, Error> {
         if !privileged {
             loop {
-                let taken = self.shared.ready().pop_front();
+                let taken = {
+                    let mut store = self.shared.store();
+                    store.taken = Some(Instant::now());
+                    store.units.pop_front()
+                };
                 self.shared.changed.notify_all();
                 match taken {
                     Some(unit) if unit.init.is_alive() => return Ok(unit),
@@ -251,7 +369,7 @@ impl Pool {
     /// Stops refilling, and waits until what was in store has been discarded.
     pub fn close(&self) {
         {
-            let _ready = self.shared.ready();
+            let _store = self.shared.store();
             self.shared.closing.store(true, Ordering::SeqCst);
         }
         self.shared.changed.notify_all();

@@ -4,7 +4,7 @@
 //!             ┌─ stdout pump ─┐                 ┌─> attachment (queue per stream)
 //!  pipes, pty ┤               ├─> fan-out ──────┼─> attachment
 //!             └─ stderr pump ─┘                 └─> nobody yet: the first one gets it
-//!  exit ──────> wait for the pumps, briefly ──> record it ──> tell the attachments
+//!  exit ──> wait for the pumps, briefly ──> record it ──> tell the attachments ──> release it
 //! ```
 //!
 //! Reading never waits for a client: a full queue drops output for that client only. So a process
@@ -92,8 +92,10 @@ pub enum Streams {
 pub trait Upkeep: Send + Sync {
     /// All clients have ended its input.
     fn end_input(&self);
-    /// It has ended and its output has been read.
-    fn finish(&self, exit: Exit);
+    /// It has ended and its output has been read; its clients are told after this.
+    fn note(&self, exit: Exit);
+    /// Its clients have been told.
+    fn release(&self);
 }
 
 /// One stream's listeners.
@@ -352,14 +354,20 @@ impl Process {
         self.fans.iter().for_each(|fan| lock(fan).end());
         lock(&self.input).file = None;
         let process = Arc::clone(&self);
-        let recorded = self.runtime.spawn_blocking(move || {
-            if let (Some(upkeep), Some(exit)) = (process.upkeep.get(), ended) {
-                upkeep.finish(exit);
-            }
+        let noted = self.runtime.spawn_blocking(move || {
+            let (Some(upkeep), Some(exit)) = (process.upkeep.get(), ended) else { return };
+            upkeep.note(exit);
+            process.finished.send_replace(ended);
+            fault::step("end/told");
+            upkeep.release();
         });
-        let _ = recorded.await;
-        self.finished.send_replace(ended);
-        fault::step("end/told");
+        // Without an upkeep, or if that panicked, clients must hear of the end all the same.
+        let _ = noted.await;
+        self.finished.send_if_modified(|finished| {
+            let late = finished.is_none();
+            *finished = ended;
+            late
+        });
     }
 
     /// Sends it a signal; a process that has ended is no error.

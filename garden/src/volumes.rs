@@ -1,22 +1,25 @@
-//! Containers' root file systems: an image's layers below, a writable one above, joined by a
-//! detached overlay.
+//! Containers' files on disk: a writable layer of their own, joined with an image's layers by a
+//! detached overlay, and the files that the host gives them names by.
 //!
 //! ```text
-//! <store>/volumes/<handle>/{upper,work,image-size}
-//!         trash/<number>                  what has been destroyed and not yet deleted
-//!         layers/                         what images are made of (the `rootfs` crate)
+//! <store>/volumes/<number>/{upper,work}         the writable layer, and overlay's own
+//!                          hosts, resolv.conf   mounted on those of the image
+//!         layers/                               what images are made of (the `rootfs` crate)
 //! ```
+//!
+//! A volume has the number of its cgroup slot, so it can be made before anybody knows whose it is
+//! going to be; one whose number no record has is nobody's.
 
 use std::fs;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 use rootfs::layers::{Layers, bytes_below};
 use rootfs::overlay::{self, Shift};
-use rootfs::reference::References;
+use rootfs::reference::{Place, References};
 
 use crate::error::Error;
 use crate::identity::MAPPED_ROOT;
@@ -32,20 +35,79 @@ pub struct Usage {
     pub total: u64,
 }
 
-/// The images that references name, and every container's writable layer.
+/// Files that a volume has for the container's `/etc`.
+pub const NAMES: [&str; 2] = ["hosts", "resolv.conf"];
+
+/// One container's directory, its files belonging to the container's root.
+#[derive(Debug)]
+pub struct Volume {
+    /// Its name.
+    pub number: u32,
+    path: PathBuf,
+}
+
+impl Volume {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces the content of one of [`NAMES`].
+    pub fn write(&self, name: &str, content: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        fs::write(&path, content).map_err(failed("write", &path))
+    }
+}
+
+/// What an image was when a root was built of it: identity and time of change of the directories that
+/// this looked at. All others are read when somebody needs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Likeness {
+    image: Image,
+    seen: Vec<Option<(u64, u64, i64, i64)>>,
+}
+
+impl Likeness {
+    /// The image as it is now.
+    pub fn of(image: &Image) -> Self {
+        let look = |path: PathBuf| {
+            let data = fs::symlink_metadata(path).ok()?;
+            Some((data.dev(), data.ino(), data.ctime(), data.ctime_nsec()))
+        };
+        let look = |layer: &PathBuf| [look(layer.clone()), look(layer.join("etc"))];
+        Self { seen: image.layers.iter().flat_map(look).collect(), image: image.clone() }
+    }
+}
+
+/// A mounted root file system.
+#[derive(Debug)]
+pub struct Overlay {
+    /// The detached mount.
+    pub mount: OwnedFd,
+    /// Mounts that it was made of and does not need any more. Closing them takes long.
+    pub spent: Vec<OwnedFd>,
+}
+
+/// The image that was asked for last.
+#[derive(Debug)]
+struct Latest {
+    image: Image,
+    /// It is used as it is. Copies of it would have to be compared with it every time.
+    as_it_is: bool,
+}
+
+/// The images that references name, and all volumes.
 #[derive(Debug)]
 pub struct Volumes {
     store: PathBuf,
     references: References,
     layers: Layers,
     shift_by_copy: bool,
-    deleted: AtomicU64,
+    latest: Mutex<Option<Latest>>,
     trash: mpsc::SyncSender<PathBuf>,
 }
 
-/// Beside a container's layer: bytes of its image when it was made.
-const IMAGE_SIZE: &str = "image-size";
-/// How many destroyed layers may wait to be deleted; then a destroy deletes its own.
+/// How many volumes may wait to be deleted; then whoever comes with one deletes it.
 const BACKLOG: usize = 256;
 
 fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -54,117 +116,145 @@ fn failed(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error
 }
 
 impl Volumes {
-    /// Opens the store and deletes what an earlier daemon left in the trash.
+    /// Opens the store.
     pub fn open(store: &Path, references: References, shift_by_copy: bool) -> Result<Self, Error> {
-        for directory in ["volumes", "trash"] {
-            let path = store.join(directory);
-            fs::create_dir_all(&path).map_err(failed("make", &path))?;
-        }
+        let volumes = store.join("volumes");
+        fs::create_dir_all(&volumes).map_err(failed("make", &volumes))?;
         let (trash, doomed) = mpsc::sync_channel::<PathBuf>(BACKLOG);
-        let left: Vec<_> = fs::read_dir(store.join("trash"))
-            .map_err(failed("list", store))?
-            .flatten()
-            .map(|entry| entry.path())
-            .collect();
         std::thread::Builder::new()
             .name("trash".into())
             .spawn(move || {
-                for path in left.into_iter().chain(doomed) {
-                    if let Err(error) = fs::remove_dir_all(&path) {
-                        tracing::warn!(path = %path.display(), %error, "a destroyed volume cannot be deleted");
+                for path in doomed {
+                    if let Err(error) = delete(&path) {
+                        tracing::warn!(path = %path.display(), %error, "a volume cannot be deleted");
                     }
                 }
             })
             .map_err(|error| Error::because("cannot start the thread that deletes volumes", &error))?;
-        Ok(Self {
+        let layers = Layers::open(store).map_err(|error| image_error(&error))?;
+        let volumes = Self {
             store: store.to_path_buf(),
             references,
-            layers: Layers::open(store).map_err(|error| image_error(&error))?,
+            layers,
             shift_by_copy,
-            deleted: AtomicU64::new(unique()),
+            latest: Mutex::default(),
             trash,
-        })
+        };
+        // Only what need not be unpacked first.
+        if let Ok(Place::Directory(_)) = volumes.references.resolve("") {
+            volumes.image("")?;
+        }
+        Ok(volumes)
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Latest>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The image that a reference (`image.uri` or `rootfs`) names; unpacks it the first time.
     pub fn image(&self, reference: &str) -> Result<Image, Error> {
         let place = self.references.resolve(reference);
-        place.and_then(|place| self.layers.image(&place)).map_err(|error| image_error(&error))
+        let image = place
+            .and_then(|place| self.layers.image(&place))
+            .map_err(|error| image_error(&error))?;
+        let mut latest = self.latest();
+        if latest.as_ref().is_none_or(|latest| latest.image != image) {
+            *latest = Some(Latest { image: image.clone(), as_it_is: !self.shift_by_copy });
+        }
+        Ok(image)
     }
 
-    fn directory(&self, handle: &str) -> PathBuf {
-        self.store.join("volumes").join(handle)
+    /// The image that the next container is likely to have, if a root can be made of it ahead.
+    pub fn likely(&self) -> Option<Image> {
+        self.latest().as_ref().filter(|latest| latest.as_it_is).map(|latest| latest.image.clone())
     }
 
-    /// Makes a writable layer for `handle` and answers the detached overlay. `user_namespace` is the
-    /// container's, absent for privileged ones.
-    pub fn create(
+    fn directory(&self, number: u32) -> PathBuf {
+        self.store.join("volumes").join(number.to_string())
+    }
+
+    /// Makes the volume of a number whose files belong to `root`, a host's id.
+    pub fn make(&self, number: u32, root: u32) -> Result<Volume, Error> {
+        let directory = self.directory(number);
+        let made = (|| {
+            fs::create_dir(&directory)?;
+            fs::create_dir(directory.join("upper"))?;
+            fs::create_dir(directory.join("work"))?;
+            for name in NAMES {
+                fs::write(directory.join(name), "")?;
+            }
+            // The root directory's owner is the upper layer's.
+            for file in ["upper"].iter().chain(&NAMES) {
+                chown(directory.join(file), Some(root), Some(root))?;
+            }
+            Ok(())
+        })();
+        made.map_err(|error| {
+            self.destroy(number);
+            failed("make the volume", &directory)(error)
+        })?;
+        Ok(Volume { number, path: directory })
+    }
+
+    /// Joins a volume's writable layer with an image, once in the volume's life; whether copies were
+    /// needed. `user_namespace` is the container's, absent for privileged ones.
+    pub fn mount(
         &self,
-        handle: &str,
+        volume: &Volume,
         image: &Image,
         user_namespace: Option<BorrowedFd<'_>>,
-    ) -> Result<OwnedFd, Error> {
-        let directory = self.directory(handle);
+    ) -> Result<(Overlay, bool), Error> {
         let copy = self.shift_by_copy;
         let shift = user_namespace.map(|users| Shift { users, root: MAPPED_ROOT, copy });
         let lower = overlay::mount_layers(&self.layers, &image.layers, shift)
             .map_err(|error| image_error(&error))?;
-        let made = (|| {
-            fs::create_dir(&directory)?;
-            fs::write(directory.join(IMAGE_SIZE), image.size.to_string())?;
-            fs::create_dir(directory.join("upper"))?;
-            fs::create_dir(directory.join("work"))?;
-            if user_namespace.is_some() {
-                // The root directory's owner is the upper layer's.
-                std::os::unix::fs::chown(
-                    directory.join("upper"),
-                    Some(MAPPED_ROOT),
-                    Some(MAPPED_ROOT),
-                )?;
-            }
+        if lower.copied
+            && let Some(latest) = self.latest().as_mut().filter(|latest| latest.image == *image)
+        {
+            latest.as_it_is = false;
+        }
+        let (upper, work) = (volume.path().join("upper"), volume.path().join("work"));
+        let mounted = (|| {
             if let Some(top) = image.layers.first() {
-                let mode = fs::metadata(top)?.permissions();
-                fs::set_permissions(directory.join("upper"), mode)?;
+                fs::set_permissions(&upper, fs::metadata(top)?.permissions())?;
             }
-            overlay::mount(lower, &directory.join("upper"), &directory.join("work"))
+            overlay::mount(lower.mounts, &upper, &work)
         })();
-        made.map_err(|error| {
-            let _ = self.destroy(handle);
-            failed("make the volume", &directory)(error)
-        })
+        let (mount, spent) = mounted.map_err(failed("mount the volume", volume.path()))?;
+        Ok((Overlay { mount, spent }, lower.copied))
     }
 
-    /// Forgets a layer at once and deletes it later; one that does not exist is no error.
-    pub fn destroy(&self, handle: &str) -> Result<(), Error> {
-        let directory = self.directory(handle);
-        let doomed =
-            self.store.join("trash").join(self.deleted.fetch_add(1, Ordering::Relaxed).to_string());
-        match fs::rename(&directory, &doomed) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed("destroy the volume", &directory))?,
-        }
+    /// Has a volume deleted before long; one that does not exist is no error. What a daemon that is
+    /// killed has not deleted is found by the next one.
+    pub fn destroy(&self, number: u32) {
+        let doomed = self.directory(number);
         if let Err(mpsc::TrySendError::Full(doomed) | mpsc::TrySendError::Disconnected(doomed)) =
             self.trash.try_send(doomed)
+            && let Err(error) = delete(&doomed)
         {
-            fs::remove_dir_all(&doomed).map_err(failed("delete the volume", &doomed))?;
+            tracing::warn!(path = %doomed.display(), %error, "a volume cannot be deleted");
         }
-        Ok(())
     }
 
-    /// Handles of all layers there are.
-    pub fn list(&self) -> Result<Vec<String>, Error> {
+    /// Numbers of all volumes there are.
+    pub fn list(&self) -> Result<Vec<u32>, Error> {
         let volumes = self.store.join("volumes");
         let entries = fs::read_dir(&volumes).map_err(failed("list", &volumes))?;
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        Ok(entries.flatten().filter_map(number).collect())
     }
 
-    /// What a container's files take.
-    pub fn usage(&self, handle: &str) -> Usage {
-        let directory = self.directory(handle);
-        let exclusive = bytes_below(&directory.join("upper")).unwrap_or(0);
-        let image = fs::read_to_string(directory.join(IMAGE_SIZE));
-        let image: u64 = image.ok().and_then(|size| size.parse().ok()).unwrap_or(0);
+    /// What a container's files take, its image so much.
+    pub fn usage(&self, number: u32, image: u64) -> Usage {
+        let exclusive = bytes_below(&self.directory(number).join("upper")).unwrap_or(0);
         Usage { exclusive, total: exclusive + image }
+    }
+}
+
+fn delete(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -174,11 +264,4 @@ fn image_error(error: &rootfs::Error) -> Error {
         Some(cause) => Error::because(error, cause),
         None => Error::Plain(error.to_string()),
     }
-}
-
-/// A number that no earlier daemon of this store has used.
-fn unique() -> u64 {
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2)
 }

@@ -113,14 +113,14 @@ fn without_room_for_processes_creates_and_runs_are_refused() {
     let plot = Plot::new();
     let before = plot.settled();
     plot.create("old");
-    wait_until("the pool is full again", || plot.traces().cgroups == 2);
+    Traces::settled(&plot.config, 1, 0);
     let cage = plot::cage::Cage::new(&format!("cage-{}", plot.config.tag));
     let (keeper, anchor) = plot.supervisor();
     cage.put(keeper);
     cage.put(anchor);
     cage.leave_room_for(0);
-    // The first one was parked.
-    plot.create("parked");
+    // The first one was parked, and has its root in a moment.
+    wait_until("one is parked", || plot.garden().create(spec("parked")).is_ok());
     let error = plot.garden().create(spec("new")).unwrap_err().to_string();
     assert!(error.contains("cannot make a container's process 1"), "{error}");
     assert!(error.contains("Resource temporarily unavailable"), "{error}");

@@ -165,3 +165,32 @@ fn a_distributions_programs_run() {
     let usual = "stat -c '%a %U' /tmp /bin/su; dpkg --verify coreutils; perl -e 'print 6*7'";
     assert_eq!(told(&plot, "debian", usual), "1777 root\n4755 root\n42");
 }
+
+#[test]
+fn a_root_that_was_built_ahead_is_of_the_image_that_is_asked_for_as_it_is_now() {
+    let plot = Plot::new();
+    let before = plot.settled();
+    let image = plot.config.default_rootfs.clone().unwrap();
+    let other = plot.directory.path().join("other");
+    shell(plot.directory.path(), "cp -a image other; echo other > other/etc/which");
+    // Roots are built ahead of the first image, and then of the one that was asked for last.
+    for round in 0..3 {
+        plot.settled();
+        fs::write(image.join("etc/which"), format!("{round}\n")).unwrap();
+        fs::remove_file(image.join("etc/hosts")).ok();
+        if round > 0 {
+            fs::write(image.join("etc/hosts"), "").unwrap();
+        }
+        create(&plot, "own", "").unwrap();
+        assert_eq!(told(&plot, "own", "cat /etc/which"), format!("{round}\n"));
+        create(&plot, "other", other.to_str().unwrap()).unwrap();
+        assert_eq!(told(&plot, "other", "cat /etc/which; hostname"), "other\nother\n");
+        for handle in ["own", "other"] {
+            let lines =
+                told(&plot, handle, "grep -c . /etc/hosts; grep -c ' / ' /proc/self/mountinfo");
+            assert_eq!(lines.lines().next(), Some("2"), "{lines}");
+            plot.garden().destroy(handle).unwrap();
+        }
+        plot.expect(&before);
+    }
+}

@@ -68,7 +68,7 @@ fn roots_files_belong_to_the_mapped_root_on_the_host() {
         "ids",
         "echo root > /root/mine; echo vcap > /home/vcap/his; chown vcap /home/vcap/his",
     );
-    let upper = plot.config.store.join("volumes/ids/upper");
+    let upper = plot.volume("ids").join("upper");
     let mine = fs::metadata(upper.join("root/mine")).unwrap();
     assert_eq!((mine.uid(), mine.gid()), (4_294_967_294, 4_294_967_294));
     assert_eq!(fs::metadata(upper.join("home/vcap/his")).unwrap().uid(), 2000);
@@ -78,7 +78,7 @@ fn roots_files_belong_to_the_mapped_root_on_the_host() {
     assert_eq!(told(&plot, "ids", "stat -c %u:%g /bin/busybox /home/vcap"), "0:0\n2000:2000\n");
     plot.create_as(privileged("same"));
     told(&plot, "same", "echo root > /root/mine");
-    let mine = fs::metadata(plot.config.store.join("volumes/same/upper/root/mine")).unwrap();
+    let mine = fs::metadata(plot.volume("same").join("upper/root/mine")).unwrap();
     assert_eq!(mine.uid(), 0);
 }
 
@@ -177,7 +177,7 @@ fn names_come_from_files_of_the_containers_root_and_the_handles_last_49_characte
         &long,
         "echo 10.9.9.9 friend >> /etc/hosts; echo nameserver 10.9.9.8 >> /etc/resolv.conf",
     );
-    let path = plot.config.depot.join(&long).join("hosts");
+    let path = plot.volume(&long).join("hosts");
     assert!(fs::read_to_string(path).unwrap().ends_with("10.9.9.9 friend\n"));
     let outcome =
         plot.run(&long, &ProcessSpec { user: "vcap".into(), ..shell("echo >> /etc/hosts") });

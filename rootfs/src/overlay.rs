@@ -21,13 +21,25 @@ pub struct Shift<'a> {
     pub copy: bool,
 }
 
-/// Detached mounts of an image's layers, in the same order.
+/// An image's layers as detached mounts, in the same order.
+///
+/// Closing such a mount takes the kernel a grace period, a millisecond or more.
+#[derive(Debug)]
+pub struct Lower {
+    /// The mounts.
+    pub mounts: Vec<OwnedFd>,
+    /// Some are of copies, which tell what their layers were when they were made.
+    pub copied: bool,
+}
+
+/// Mounts an image's layers.
 pub fn mount_layers(
     layers: &Layers,
     paths: &[PathBuf],
     shift: Option<Shift<'_>>,
-) -> Result<Vec<OwnedFd>, Error> {
-    let mount = |path: &PathBuf| {
+) -> Result<Lower, Error> {
+    let mut copied = false;
+    let mut mount = |path: &PathBuf| {
         let bind = |path: &Path| {
             mounts::bind(path, Access::default()).map_err(Error::on("mount the layer", path))
         };
@@ -42,11 +54,13 @@ pub fn mount_layers(
             tracing::debug!(path = %path.display(), %error, "no idmapped mount; using a copy");
         }
         if shift.copy || refusal.is_some() {
+            copied = true;
             return bind(&layers.shifted(path, shift.root)?);
         }
         Ok(lower)
     };
-    paths.iter().map(mount).collect()
+    let mounts = paths.iter().map(&mut mount).collect::<Result<_, _>>()?;
+    Ok(Lower { mounts, copied })
 }
 
 /// The kernel takes no longer text for one parameter.
@@ -54,9 +68,15 @@ const LONGEST: usize = 255;
 
 /// Lays a writable directory over `lower`, topmost first. Nothing of it is ever synced: it ends with
 /// its container. More layers than one overlay's parameter can name are joined in groups first.
-pub fn mount(lower: Vec<OwnedFd>, upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+/// Answers the overlay, and the mounts below it, which it does not need to stay open.
+pub fn mount(
+    lower: Vec<OwnedFd>,
+    upper: &Path,
+    work: &Path,
+) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
     let lower = grouped(lower, LONGEST)?;
-    sys::mount(&lower, Some(Writable { upper, work }))
+    let overlay = sys::mount(&lower, Some(Writable { upper, work }))?;
+    Ok((overlay, lower))
 }
 
 /// Joins layers to fewer until all of their names fit.

@@ -132,7 +132,7 @@ impl Server {
         let links =
             links.filter(|link| link.file_name().to_string_lossy().starts_with(&prefix)).count();
         let store = &self.config.store;
-        count(&self.cgroup()) + count(&store.join("volumes")) + count(&store.join("trash")) + links
+        count(&self.cgroup()) + count(&store.join("volumes")) + links
     }
 
     /// How long until nothing more is left than `count`; an error after a while.

@@ -15,7 +15,7 @@ use super::Gardener;
 use crate::config::Config;
 use crate::error::Error;
 
-/// How long the last threads of a Garden, its supervisor and its trash may take to go.
+/// How long the last threads of a Garden, its supervisor and its volumes may take to go.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Gardener {
@@ -40,13 +40,13 @@ impl Gardener {
                 return Err(Error::Plain("the supervisor does not end".into()));
             }
         }
-        let trash = config.store.join("trash");
-        wait_until("destroyed volumes are deleted", || is_empty(&trash))?;
+        let volumes = config.store.join("volumes");
+        wait_until("destroyed volumes are deleted", || !has_volumes(&volumes))?;
         for file in ["keeper.sock", "supervisor.log"] {
             let path = config.run.join(file);
             tolerate(fs::remove_file(&path), &path)?;
         }
-        for place in ["trash", "volumes", "layers"] {
+        for place in ["volumes", "layers"] {
             let path = config.store.join(place);
             tolerate(fs::remove_dir(&path), &path)?;
         }
@@ -81,8 +81,11 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), Err
     Ok(())
 }
 
-fn is_empty(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+fn has_volumes(directory: &Path) -> bool {
+    let numbered = |entry: fs::DirEntry| {
+        entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
+    };
+    fs::read_dir(directory).is_ok_and(|entries| entries.flatten().any(numbered))
 }
 
 /// What is not there need not be removed, and other people's files keep their directory.

@@ -1,28 +1,21 @@
 //! Making a container.
 
-use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use garden_api::{BindMountMode, ContainerSpec, Limits};
+use garden_api::{ContainerSpec, Limits};
 use garden_cgroup::{CpuQuota, Slot};
-use garden_sys::mounts::{self, Access};
 
 use super::{GRACE_TIME, Gardener, STATE};
-use crate::bundle::{self, Attachment, Bundle};
+use crate::bundle::{self, Wishes};
 use crate::container::{Body, Container, Init};
 use crate::depot::{self, Phase, Record};
 use crate::error::Error;
 use crate::fault;
-use crate::identity::MAPPED_ROOT;
+use crate::leavings::Leaving;
 use crate::pool::Unit;
+use crate::root::{attachments, bind_mounts, name_files};
 use crate::volumes::Image;
-
-/// How long process 1 may take to build the root; a bind mount of a dead network file system is
-/// the slow part.
-const SETUP_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Gardener {
     /// Makes a container and answers its handle. On an error nothing is left of it.
@@ -74,6 +67,8 @@ impl Gardener {
             stopped: false,
             init: 0,
             slot: 0,
+            volume: 0,
+            image_size: 0,
             created: nanoseconds_since_epoch(),
             image_env: Vec::new(),
             network: serde_json::Value::Null,
@@ -109,18 +104,19 @@ impl Gardener {
         let named = if spec.image.uri.is_empty() { &spec.rootfs } else { &spec.image.uri };
         let image = self.volumes.image(named)?;
         fault::step("create/image-ready");
-        let unit = self.pool.take(spec.privileged)?;
+        let mut unit = self.pool.take(spec.privileged, &image)?;
         fault::step("create/unit-taken");
-        let made = self.furnish(container, &spec, &unit, &image);
+        let made = self.furnish(container, &spec, &mut unit, &image);
         if let Err(error) = made {
             self.maker.discard(unit);
             return Err(error);
         }
-        let Unit { number, init, slot, .. } = unit;
+        let Unit { number, init, slot, volume, .. } = unit;
         let (ticket, slot) = (init.ticket, Arc::new(slot));
         let body = Body {
             init: Init { ticket, pid: init.pid, pidfd: Arc::clone(&init.pidfd) },
             slot: Arc::clone(&slot),
+            volume: volume.number,
         };
         self.watch_memory(&slot, container);
         // From here on a failure is the destroyer's to clean up.
@@ -133,7 +129,9 @@ impl Gardener {
         container.change(&self.depot, |record| {
             record.init = ticket;
             record.slot = number;
+            record.volume = volume.number;
             record.image_env = image.environment;
+            record.image_size = image.size;
             record.network = state;
             record.properties.extend(addresses);
             if !grace_time.is_zero() {
@@ -152,7 +150,7 @@ impl Gardener {
         &self,
         container: &Arc<Container>,
         spec: &ContainerSpec,
-        unit: &Unit,
+        unit: &mut Unit,
         image: &Image,
     ) -> Result<(), Error> {
         self.limit(&unit.slot, &spec.limits)?;
@@ -164,44 +162,18 @@ impl Gardener {
         self.network.net_out(&spec.handle, &spec.net_out)?;
         fault::step("create/networked");
 
-        let users = if spec.privileged {
-            None
-        } else {
-            let users = unit.init.namespace("user");
-            Some(users.map_err(|error| {
-                Error::because("cannot reach the container's user namespace", &error)
-            })?)
-        };
-        let root = self.volumes.create(&spec.handle, image, users.as_ref().map(AsFd::as_fd))?;
-        fault::step("create/volume-made");
-        let names = self.name_files(container, spec.privileged)?;
-        fault::step("create/names-made");
-        let binds = bind_mounts(spec)?;
-        let cgroups = if spec.privileged { Vec::new() } else { cgroup_views(&unit.slot)? };
-
-        let bundle = Bundle {
+        unit.volume.write("hosts", &self.network.hosts(&spec.handle))?;
+        unit.volume.write("resolv.conf", &self.network.resolv_conf(&spec.handle))?;
+        fault::step("create/names-written");
+        let (binds, names) = (bind_mounts(&spec.bind_mounts)?, name_files(&unit.volume)?);
+        let wishes = Wishes {
             hostname: bundle::hostname(&spec.handle).to_owned(),
-            root: root.as_fd(),
-            dev: unit.dev.as_fd(),
-            cgroups: attachments(&cgroups),
-            many_hierarchies: self.maker.hierarchy.is_hybrid(),
-            binds: attachments(&binds).into_iter().chain(attachments(&names)).collect(),
-            masked: !spec.privileged,
-            open_ping: self.config.no_new_privileges && !spec.privileged,
+            binds: [attachments(&binds), attachments(&names)].concat(),
         };
-        let (plan, descriptors) = bundle.plan()?;
-        let plan = plan
-            .seal()
-            .map_err(|error| Error::because("cannot write the plan of a root", &error))?;
-        let built = unit
-            .init
-            .setup(plan.as_fd(), &descriptors, SETUP_PATIENCE)
-            .map_err(|error| Error::because("cannot build the container's root", &error))?;
-        built.map_err(|failure| {
-            let reason = std::io::Error::from_raw_os_error(failure.errno);
-            let (step, part) = (failure.step, bundle.part(failure.detail));
-            Error::Plain(format!("cannot build the container's root: {step:?} of {part}: {reason}"))
-        })?;
+        let spent = self.maker.build(unit, image, &wishes)?;
+        if !spent.is_empty() {
+            self.leavings.put(Leaving { mounts: spent, ..Leaving::default() });
+        }
         fault::step("create/root-built");
         Ok(())
     }
@@ -228,92 +200,6 @@ impl Gardener {
         }
         Ok(())
     }
-
-    /// `/etc/hosts` and `/etc/resolv.conf`, as files of the container's root.
-    fn name_files(
-        &self,
-        container: &Container,
-        privileged: bool,
-    ) -> Result<Vec<(OwnedFd, String, bool)>, Error> {
-        let directory = self.depot.directory(&container.handle);
-        let owner = if privileged { 0 } else { MAPPED_ROOT };
-        let files = [
-            ("hosts", self.network.hosts(&container.handle)),
-            ("resolv.conf", self.network.resolv_conf(&container.handle)),
-        ];
-        let mut mounts = Vec::with_capacity(files.len());
-        for (name, content) in files {
-            let path = directory.join(name);
-            let made = fs::write(&path, content)
-                .and_then(|()| std::os::unix::fs::chown(&path, Some(owner), Some(owner)))
-                .and_then(|()| mounts::bind(&path, Access { inert: true, ..Access::default() }));
-            let mount = made.map_err(|error| {
-                Error::because(format!("cannot make {}", path.display()), &error)
-            })?;
-            mounts.push((mount, format!("/etc/{name}"), true));
-        }
-        Ok(mounts)
-    }
-}
-
-fn attachments(mounts: &[(OwnedFd, String, bool)]) -> Vec<Attachment<'_>> {
-    mounts
-        .iter()
-        .map(|(mount, target, file)| Attachment {
-            mount: mount.as_fd(),
-            target: target.clone(),
-            file: *file,
-        })
-        .collect()
-}
-
-fn bind_mounts(spec: &ContainerSpec) -> Result<Vec<(OwnedFd, String, bool)>, Error> {
-    let mut mounts = Vec::with_capacity(spec.bind_mounts.len());
-    for bind in &spec.bind_mounts {
-        if !bind.dst_path.starts_with('/') {
-            return Err(Error::Plain(format!(
-                "bind mount target {:?} is not an absolute path",
-                bind.dst_path
-            )));
-        }
-        if bind.dst_path.split('/').all(|name| matches!(name, "" | ".")) {
-            return Err(Error::Plain(format!(
-                "bind mount target {:?} is the container's root",
-                bind.dst_path
-            )));
-        }
-        let source = Path::new(&bind.src_path);
-        let access = Access {
-            read_only: bind.mode == BindMountMode::ReadOnly,
-            inert: false,
-            recursive: true,
-        };
-        let made = fs::metadata(source)
-            .and_then(|kind| Ok((mounts::bind(source, access)?, !kind.is_dir())));
-        let (mount, file) = made.map_err(|error| {
-            Error::because(format!("cannot bind mount {}", bind.src_path), &error)
-        })?;
-        mounts.push((mount, bind.dst_path.clone(), file));
-    }
-    Ok(mounts)
-}
-
-/// Read-only views of the container's own cgroups.
-fn cgroup_views(slot: &Slot) -> Result<Vec<(OwnedFd, String, bool)>, Error> {
-    let mut mounts = Vec::new();
-    for (name, path) in slot.views() {
-        let access = Access { read_only: true, inert: true, recursive: false };
-        let mount = mounts::bind(&path, access).map_err(|error| {
-            Error::because(format!("cannot show the cgroup {}", path.display()), &error)
-        })?;
-        let target = if name.is_empty() {
-            "/sys/fs/cgroup".to_owned()
-        } else {
-            format!("/sys/fs/cgroup/{name}")
-        };
-        mounts.push((mount, target, false));
-    }
-    Ok(mounts)
 }
 
 fn nanoseconds_since_epoch() -> u64 {

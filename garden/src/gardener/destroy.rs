@@ -12,6 +12,7 @@ use crate::container::Container;
 use crate::depot::Phase;
 use crate::error::Error;
 use crate::fault;
+use crate::leavings::Leaving;
 
 /// A process that survives SIGKILL for so long is the kernel's.
 const UNKILLABLE: Duration = Duration::from_secs(10);
@@ -68,12 +69,10 @@ impl Gardener {
                 errors.push(error.to_string());
             }
         };
-        attempt("end its processes", self.end_processes(container));
-        fault::step("destroy/released");
+        let mut leaving = Leaving::default();
+        attempt("end its processes", self.end_processes(container, &mut leaving));
         attempt("take its network down", self.network.destroy(handle));
         fault::step("destroy/network-removed");
-        attempt("destroy its volume", self.volumes.destroy(handle));
-        fault::step("destroy/volume-removed");
         if !errors.is_empty() {
             return Err(Error::Plain(errors.join("; ")));
         }
@@ -82,12 +81,17 @@ impl Gardener {
             .map_err(|error| Error::because("cannot forget the container", &error))?;
         self.containers().remove(handle);
         fault::step("destroy/forgotten");
+        self.leavings.put(leaving);
         Ok(())
     }
 
-    fn end_processes(&self, container: &Container) -> Result<(), Error> {
-        let slot = container.look(|record| record.slot);
+    /// Kills all processes, and says what is left then.
+    fn end_processes(&self, container: &Container, leaving: &mut Leaving) -> Result<(), Error> {
+        let (slot, volume) = container.look(|record| (record.slot, record.volume));
+        let volume = container.body().map_or(volume, |body| body.volume);
+        leaving.volume = (volume != 0).then_some(volume);
         if let Some(body) = container.body() {
+            leaving.mounts.extend(body.init.mount_namespace());
             body.slot
                 .kill(UNKILLABLE)
                 .map_err(|error| Error::because("cannot kill the container's processes", &error))?;
@@ -105,21 +109,17 @@ impl Gardener {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            body.slot
-                .remove(Duration::from_secs(1))
-                .map_err(|error| Error::because("cannot remove the container's cgroup", &error))?;
+            leaving.slot = Some(body.slot.number());
         } else if slot != 0 {
             self.remove_slot(slot)?;
         }
-        fault::step("destroy/cgroup-removed");
-        self.release_processes(container)
+        leaving.children = self.children_of(container)?;
+        Ok(())
     }
 
-    /// Has the keeper forget them all, those included that were being started until now.
-    fn release_processes(&self, container: &Container) -> Result<(), Error> {
-        let failed = |error: garden_sys::supervisor::Error| {
-            Error::because("cannot release the container's processes", &error)
-        };
+    /// Tickets of all its children that the keeper knows, those included that were being started
+    /// until now.
+    fn children_of(&self, container: &Container) -> Result<Vec<u64>, Error> {
         let mut tickets: BTreeSet<u64> = container
             .look(|record| record.processes.values().map(|process| process.ticket).collect());
         tickets.extend(container.processes().iter().map(|process| process.ticket()));
@@ -128,13 +128,15 @@ impl Gardener {
                 .body()
                 .map_or_else(|| container.look(|record| record.init), |body| body.init.ticket),
         );
+        let mut children = Vec::with_capacity(tickets.len());
         for ticket in tickets {
             self.exits.forget(ticket);
-            if self.supervisor.child(ticket).map_err(failed)?.is_some() {
-                self.supervisor.release(ticket).map_err(failed)?;
-            }
+            let known = self.supervisor.child(ticket).map_err(|error| {
+                Error::because("cannot look for the container's processes", &error)
+            })?;
+            children.extend(known.map(|_| ticket));
         }
-        Ok(())
+        Ok(children)
     }
 
     /// Kills what is in a slot and removes it.

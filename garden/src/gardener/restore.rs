@@ -22,6 +22,7 @@ use crate::depot::{Depot, ExitRecord, Phase, Record};
 use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
+use crate::leavings::Leavings;
 use crate::network::Network;
 use crate::pool::{Maker, Pool};
 use crate::process::Process;
@@ -49,16 +50,25 @@ impl Gardener {
             tracing::warn!(?lack, "this host cannot enforce all limits");
         }
         let network = Arc::new(Network::start(&config)?);
-        let volumes = Volumes::open(
-            &config.store,
-            References {
-                default: config.default_rootfs.clone(),
-                aliases: config.image_aliases.clone(),
-            },
-            config.shift_by_copy,
-        )?;
+        let references = References {
+            default: config.default_rootfs.clone(),
+            aliases: config.image_aliases.clone(),
+        };
+        let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
         let records = read_records(&depot)?;
-        let maker = Arc::new(make_maker(&records, &supervisor, hierarchy, &network)?);
+        let (number, ticket) = next_numbers(&records, &supervisor, &hierarchy, &volumes)?;
+        let maker = Arc::new(Maker {
+            supervisor: Arc::clone(&supervisor),
+            hierarchy,
+            devices: DeviceFilter::new(garden_default_devices())
+                .map_err(|error| Error::because("cannot compile the device policy", &error))?,
+            network: Arc::clone(&network),
+            volumes: Arc::clone(&volumes),
+            no_new_privileges: config.no_new_privileges,
+            numbers: AtomicU32::new(number),
+            tickets: AtomicU64::new(ticket),
+            stray_slots: Mutex::default(),
+        });
         let own_bounds = identity::own_bounds()
             .map_err(|error| Error::because("cannot read the daemon's capabilities", &error))?;
         let missing = identity::missing(own_bounds);
@@ -79,6 +89,7 @@ impl Gardener {
             depot,
             supervisor,
             exits,
+            leavings: Leavings::start(Arc::clone(&maker))?,
             maker,
             pool,
             volumes,
@@ -102,7 +113,6 @@ impl Gardener {
         for (handle, record) in records {
             let Some(record) = record else {
                 self.network.destroy(&handle)?;
-                self.volumes.destroy(&handle)?;
                 self.depot
                     .remove(&handle)
                     .map_err(|error| Error::because("cannot remove a broken record", &error))?;
@@ -155,7 +165,8 @@ impl Gardener {
         let slot = Arc::new(slot);
         self.network.restore(&container.handle, &record.network)?;
         self.watch_memory(&slot, container);
-        container.embody(Body { init: Init { ticket: record.init, pid: init.pid, pidfd }, slot });
+        let init = Init { ticket: record.init, pid: init.pid, pidfd };
+        container.embody(Body { init, slot, volume: record.volume });
         for (id, process) in &record.processes {
             let exit = match process.exit {
                 Some(ExitRecord::Status(status)) => Exit::Status(status),
@@ -217,13 +228,12 @@ impl Gardener {
         for slot in present.into_iter().filter(|slot| !slots.contains(slot)) {
             self.remove_slot(slot)?;
         }
+        let volumes: HashSet<u32> = records.iter().map(|record| record.volume).collect();
+        for volume in self.volumes.list()?.into_iter().filter(|volume| !volumes.contains(volume)) {
+            self.volumes.destroy(volume);
+        }
         let handles: HashSet<&str> =
             records.iter().map(|record| record.spec.handle.as_str()).collect();
-        for volume in
-            self.volumes.list()?.iter().filter(|volume| !handles.contains(volume.as_str()))
-        {
-            self.volumes.destroy(volume)?;
-        }
         self.network.remove_strays(&handles)
     }
 
@@ -293,16 +303,22 @@ fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
     found.into_iter().map(readable).collect()
 }
 
-/// Numbers go on above everything that is there.
-fn make_maker(
+/// The next number of a slot or volume and the next ticket: above everything that is there.
+fn next_numbers(
     records: &[(String, Option<Record>)],
-    supervisor: &Arc<Supervisor>,
-    hierarchy: Hierarchy,
-    network: &Arc<Network>,
-) -> Result<Maker, Error> {
+    supervisor: &Supervisor,
+    hierarchy: &Hierarchy,
+    volumes: &Volumes,
+) -> Result<(u32, u64), Error> {
     let records = || records.iter().filter_map(|(_, record)| record.as_ref());
     let slots = hierarchy.slots().map_err(|error| Error::because("cannot list cgroups", &error))?;
-    let number = records().map(|record| record.slot).chain(slots).max().unwrap_or(0) + 1;
+    let number = records()
+        .flat_map(|record| [record.slot, record.volume])
+        .chain(slots)
+        .chain(volumes.list()?)
+        .max()
+        .unwrap_or(0)
+        + 1;
     let highest = supervisor
         .highest_ticket()
         .map_err(|error| Error::because("cannot read the keeper's ledger", &error))?;
@@ -314,17 +330,7 @@ fn make_maker(
         .max()
         .unwrap_or(0)
         + 1;
-    let devices = DeviceFilter::new(garden_default_devices())
-        .map_err(|error| Error::because("cannot compile the device policy", &error))?;
-    Ok(Maker {
-        supervisor: Arc::clone(supervisor),
-        hierarchy,
-        devices,
-        network: Arc::clone(network),
-        numbers: AtomicU32::new(number),
-        tickets: AtomicU64::new(ticket),
-        stray_slots: Mutex::default(),
-    })
+    Ok((number, ticket))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -30,6 +30,8 @@ struct Keeping {
     container: Weak<Container>,
     id: String,
     ticket: u64,
+    /// Its end is on disk.
+    noted: AtomicBool,
 }
 
 impl Upkeep for Keeping {
@@ -43,28 +45,35 @@ impl Upkeep for Keeping {
         }
     }
 
-    fn finish(&self, exit: Exit) {
+    fn note(&self, exit: Exit) {
         let (Some(gardener), Some(container)) = (self.gardener.upgrade(), self.container.upgrade())
         else {
             return;
         };
         fault::step("end/heard");
         gardener.note_memory_kills(&container);
-        // The status must be on disk before the keeper forgets it.
+        // The status must be on disk before a client is told and before the keeper forgets it.
         let noted = container.change(&gardener.depot, |record| {
             if let Some(process) = record.processes.get_mut(&self.id) {
                 process.exit = Some(exit_record(exit));
             }
         });
+        match noted {
+            Ok(()) => self.noted.store(true, Ordering::SeqCst),
+            Err(error) => {
+                tracing::warn!(handle = container.handle, process = self.id, %error, "a process's end is not recorded");
+            }
+        }
         fault::step("end/recorded");
-        let released = noted.and_then(|()| {
-            gardener
-                .supervisor
-                .release(self.ticket)
-                .map_err(|error| Error::because("cannot release the process", &error))
-        });
-        if let Err(error) = released {
-            tracing::warn!(handle = container.handle, process = self.id, %error, "a process's end is not recorded");
+    }
+
+    fn release(&self) {
+        let Some(gardener) = self.gardener.upgrade() else { return };
+        // Where it is not on disk, the next daemon hears it from the keeper.
+        if self.noted.load(Ordering::SeqCst)
+            && let Err(error) = gardener.supervisor.release(self.ticket)
+        {
+            tracing::warn!(process = self.id, %error, "an ended process is not released");
         }
         fault::step("end/released");
     }
@@ -191,6 +200,7 @@ impl Gardener {
             container: Arc::downgrade(container),
             id,
             ticket,
+            noted: AtomicBool::new(false),
         };
         process
             .follow(launched.pidfd, ends.ours, Box::new(keeping))
@@ -262,6 +272,7 @@ impl Gardener {
             container: Arc::downgrade(container),
             id: id.to_owned(),
             ticket,
+            noted: AtomicBool::new(false),
         };
         process
             .follow(pidfd, streams, Box::new(keeping))

@@ -113,11 +113,12 @@ impl Gardener {
             .slot
             .metrics()
             .map_err(|error| Error::because("cannot read the container's usage", &error))?;
-        let (created, shares) =
-            container.look(|record| (record.created, record.spec.limits.cpu.shares()));
+        let (created, shares, volume, image) = container.look(|record| {
+            (record.created, record.spec.limits.cpu.shares(), record.volume, record.image_size)
+        });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let age = now.saturating_sub(Duration::from_nanos(created));
-        let disk = self.volumes.usage(handle);
+        let disk = self.volumes.usage(volume, image);
         Ok(Metrics {
             memory: memory_stat(&used.memory),
             cpu: CpuStat {

@@ -124,6 +124,13 @@ impl Plot {
         before.expect_again(&self.config);
     }
 
+    /// Where a container's files are.
+    pub fn volume(&self, handle: &str) -> PathBuf {
+        let record = std::fs::read(self.config.depot.join(handle).join("container.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        self.config.store.join("volumes").join(record["volume"].to_string())
+    }
+
     /// Pids of keeper and anchor.
     pub fn supervisor(&self) -> (i32, i32) {
         traces::supervisor(&self.config.run)

@@ -70,6 +70,7 @@ impl Traces {
             // Seen twice the same: the networker's part comes last.
             let now = Self::of(config);
             let settled = now.cgroups == expected
+                && now.volumes == expected
                 && now.descriptors == [kept, kept]
                 && now.processes == expected + processes
                 && now == last;

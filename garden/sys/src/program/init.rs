@@ -3,9 +3,13 @@
 //!
 //! ```text
 //!  clone3 ──> parked ──Setup──> [plan's records] ──> built ──Commit──> reaping for ever
-//!                │ daemon gone                         │ daemon gone
-//!                └────────────> exit <─────────────────┘
+//!                │ daemon gone           ^             │ │ daemon gone
+//!                └────────────> exit <───┼─────────────┘ │
+//!                                        └─────Setup─────┘
 //! ```
+//!
+//! Most of a root does not depend on whose it will be, so it can be built ahead by one plan and
+//! completed by another. A plan that brings a root of its own replaces the one that there is.
 //!
 //! It is a fork of the keeper that never executes anything, so its memory belongs to the host's
 //! user namespace and the container's root can neither trace it nor look into it (ptrace(2)).
@@ -20,7 +24,7 @@ use super::wire::{self, Step};
 
 /// What the daemon writes to a parked init, one byte each.
 pub mod order {
-    /// Build the root: the plan and the descriptors it names come along.
+    /// Build the root, or go on building it: the plan and the descriptors it names come along.
     pub const SETUP: u8 = 1;
     /// The container is written down: live.
     pub const COMMIT: u8 = 2;
@@ -35,18 +39,20 @@ const NEW_ROOT: &CStr = c"/root";
 pub fn parked(control: Fd, joins: &[Fd], slot: &Slot, unshared: Fd) -> ! {
     let Ok(()) = settle(control, joins, slot, unshared) else { raw::exit(1) };
     let mut order = [0_u8; 1];
-    let Ok(received) = raw::receive(CONTROL, &mut order, true) else { raw::exit(1) };
-    if received.length != 1 || order[0] != order::SETUP {
-        raw::exit(0);
-    }
-    let answer = match build(received.descriptors()) {
-        Ok(()) => [0; wire::RESULT],
-        Err((step, errno, detail)) => wire::encode_result(step, errno.0, detail),
-    };
-    let _ = raw::send(CONTROL, &answer, &[]);
-    match raw::receive(CONTROL, &mut order, true) {
-        Ok(received) if received.length == 1 && order[0] == order::COMMIT => {}
-        _ => raw::exit(0),
+    let mut inside = false;
+    loop {
+        let Ok(received) = raw::receive(CONTROL, &mut order, true) else { raw::exit(1) };
+        match order[0] {
+            order::SETUP if received.length == 1 => {
+                let answer = match build(received.descriptors(), &mut inside) {
+                    Ok(()) => [0; wire::RESULT],
+                    Err((step, errno, detail)) => wire::encode_result(step, errno.0, detail),
+                };
+                let _ = raw::send(CONTROL, &answer, &[]);
+            }
+            order::COMMIT if received.length == 1 && inside => break,
+            _ => raw::exit(0),
+        }
     }
     let _ = raw::close_range(0, u32::MAX, false);
     const SIGCHLD: i32 = 17;
@@ -77,7 +83,8 @@ fn settle(control: Fd, joins: &[Fd], slot: &Slot, unshared: Fd) -> Answer<()> {
 
 type Failed = (Step, Errno, u32);
 
-fn build(descriptors: &[Fd]) -> Result<(), Failed> {
+/// Follows a plan. `inside` is whether the container's root is this process's own by now.
+fn build(descriptors: &[Fd], inside: &mut bool) -> Result<(), Failed> {
     let plan = read_plan(descriptors).map_err(|errno| (Step::Plan, errno, 0))?;
     // The id maps have been written since the clone.
     let become_root = || {
@@ -88,19 +95,36 @@ fn build(descriptors: &[Fd]) -> Result<(), Failed> {
     become_root().map_err(|errno| (Step::Credentials, errno, 0))?;
     let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
     let mut root = None;
+    let mut new = false;
+    if *inside {
+        root = Some(open_directory(c"/").map_err(|errno| (Step::Root, errno, 0))?);
+    }
     for (index, record) in (0_u32..).zip(plan) {
         let failed = |errno| {
             (if record.tag == tag::HOSTNAME { Step::Hostname } else { Step::Mount }, errno, index)
         };
-        if record.tag == tag::ATTACH && root.is_none() {
-            root = Some(attach_root(&record, descriptors).map_err(failed)?);
-            continue;
+        if record.tag == tag::ATTACH {
+            let (mount, _, target) = attachment(&record, descriptors).map_err(failed)?;
+            if target == c"/" {
+                attach_root(mount, *inside).map_err(failed)?;
+                (root, new) = (Some(mount), true);
+                continue;
+            }
         }
         let root = root.ok_or(Errno::EPROTO).map_err(failed)?;
         follow(root, &record, descriptors).map_err(failed)?;
     }
     let root = root.ok_or((Step::Root, Errno::EPROTO, 0))?;
-    enter(root).map_err(|errno| (Step::Root, errno, 0))
+    if new {
+        enter(root).map_err(|errno| (Step::Root, errno, 0))?;
+        *inside = true;
+    }
+    raw::close(root);
+    Ok(())
+}
+
+fn open_directory(path: &CStr) -> Answer<Fd> {
+    raw::open(raw::AT_FDCWD, path, raw::flag::PATH | raw::flag::DIRECTORY, 0)
 }
 
 fn read_plan(descriptors: &[Fd]) -> Answer<Records<'static>> {
@@ -122,13 +146,13 @@ fn attachment<'a>(record: &Record<'a>, descriptors: &[Fd]) -> Answer<(Fd, u32, &
     Ok((mount, record.word(1)?, target))
 }
 
-/// Attaches the new root and answers a descriptor of it.
-fn attach_root(record: &Record<'_>, descriptors: &[Fd]) -> Answer<Fd> {
-    let (mount, _, _) = attachment(record, descriptors)?;
-    let target = raw::open(raw::AT_FDCWD, NEW_ROOT, raw::flag::PATH | raw::flag::DIRECTORY, 0)?;
-    raw::move_mount(mount, target)?;
+/// Attaches the new root where it is out of the way of the old one. Its descriptor then stands for
+/// the attached root.
+fn attach_root(mount: Fd, inside: bool) -> Answer<()> {
+    let target = open_directory(if inside { c"/" } else { NEW_ROOT })?;
+    let attached = raw::move_mount(mount, target);
     raw::close(target);
-    raw::open(raw::AT_FDCWD, NEW_ROOT, raw::flag::PATH | raw::flag::DIRECTORY, 0)
+    attached
 }
 
 fn follow(root: Fd, record: &Record<'_>, descriptors: &[Fd]) -> Answer<()> {
@@ -155,6 +179,7 @@ fn follow(root: Fd, record: &Record<'_>, descriptors: &[Fd]) -> Answer<()> {
             }
         }
         tag::MAKE_DIRECTORY => directory_in(root, record.text()?).map(raw::close),
+        tag::MAKE_FILE => file_in(root, record.text()?).map(raw::close),
         tag::READ_ONLY => {
             let at = raw::open_in_root(root, record.text()?, raw::flag::PATH, 0)?;
             let set = raw::mount_setattr(at, attribute::RDONLY, false);

@@ -49,6 +49,8 @@ pub mod tag {
     pub const SYSCTL: u32 = 38;
     /// Text: where a mount is that becomes read-only, once something stands in it.
     pub const READ_ONLY: u32 = 39;
+    /// Text: an empty file to make, 0644, where nothing is, for a mount to stand on.
+    pub const MAKE_FILE: u32 = 40;
 }
 
 /// One record.

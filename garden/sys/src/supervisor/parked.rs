@@ -45,8 +45,9 @@ impl ParkedInit {
         File::open(&path).map(OwnedFd::from).map_err(io_error(format!("open {path}")))
     }
 
-    /// Has it build the container's root. `descriptors` are those that the plan's ATTACH records
-    /// count from 1 on. The inner result is the init's own.
+    /// Has it build the container's root, or go on with it: a plan that attaches nothing at `/` is
+    /// followed in the root that there is. `descriptors` are those that the plan's ATTACH records
+    /// count from 1 on. The inner result is the init's own; after a failure it is of no more use.
     pub fn setup(
         &self,
         plan: BorrowedFd<'_>,
