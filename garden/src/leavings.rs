@@ -96,7 +96,14 @@ impl Leavings {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until all is taken away, and ends the thread.
+    /// Waits until all is taken away but volumes.
+    pub(crate) fn settle(&self) {
+        let working = |state: &mut State| state.busy || !state.waiting.is_empty();
+        let settled = self.shared.changed.wait_while(self.shared.state(), working);
+        drop(settled.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until all is taken away but volumes, and ends the thread.
     pub(crate) fn close(&self) {
         self.shared.state().closing = true;
         self.shared.changed.notify_all();

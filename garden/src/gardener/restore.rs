@@ -103,6 +103,8 @@ impl Gardener {
             runtime,
         });
         gardener.restore(records)?;
+        // Or its children and cgroups would go while they are counted as strays.
+        gardener.leavings.settle();
         gardener.remove_strays()?;
         gardener.pool.resize(gardener.config.pool);
         gardener.start_chores()?;
