@@ -12,6 +12,7 @@ mod inside;
 mod interrupt;
 mod live;
 mod machine;
+mod network;
 mod oci;
 mod place;
 mod plot;
@@ -52,7 +53,8 @@ pub struct Flags {
     /// The seed of the order within rounds.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Also measure among 1,000 live containers, and 1,000 of them back to back however long it takes.
+    /// Also measure among up to 1,000 live containers with a process each, 1,000 of them back to back
+    /// however long it takes, and the networker alone.
     #[arg(long)]
     full: bool,
     /// Compare with the original server behind this unix socket, too.
@@ -168,11 +170,14 @@ fn run(flags: &Flags, place: &Place, interrupt: &Interrupt) -> anyhow::Result<(R
     sustained::aftermath(&cold, &cold_caller, &mut rows, interrupt)?;
     let time = (!flags.full).then_some(BACK_TO_BACK);
     sustained::measure(&warm, &warm_caller, time, &mut rows, interrupt)?;
-    let levels: &[u32] = if flags.full { &[0, 250, 1000] } else { &[0, 250] };
-    live::measure(&warm, &warm_caller, levels, &mut rows, interrupt)?;
+    let levels: &[u32] = if flags.full { &[0, 250, 500, 1000] } else { &[0, 250] };
+    live::measure(&warm, &warm_caller, levels, flags.full, &mut rows, interrupt)?;
     required.extend(sustained::REQUIRED.into_iter().chain(live::REQUIRED).map(str::to_owned));
     if flags.full {
-        required.extend(live::FULL.map(str::to_owned));
+        required.extend(live::required_in_full(levels));
+        drop((warm, cold));
+        network::measure(&place.volatile().join("network"), &mut rows, interrupt)?;
+        required.extend(network::required());
     }
     Ok((rows, required))
 }

@@ -27,8 +27,31 @@ pub const REQUIRED: [&str; 8] = [
     "memory of the daemon and its supervisor, per running process",
     "helper processes, per running process",
 ];
+/// The server's three processes, in the order of [`Server::processes`], and how many descriptors each
+/// may have (README and ARCHITECTURE promise it for 1,000 containers).
+const HOLDERS: [&str; 3] = ["the daemon", "the keeper", "the anchor"];
+const MOST_DESCRIPTORS: f64 = 10_000.0;
+
+fn row(level: u32) -> String {
+    format!("create with network, among {level} live")
+}
+
+fn descriptors_row(holder: &str, level: u32) -> String {
+    format!("descriptors of {holder}, {level} live with a process each")
+}
+
+fn memory_row(level: u32) -> String {
+    format!("memory of the daemon, {level} live with a process each")
+}
+
 /// Rows of a full run.
-pub const FULL: [&str; 1] = ["create with network, among 1000 live"];
+pub fn required_in_full(levels: &[u32]) -> Vec<String> {
+    let of = |&level: &u32| {
+        let holders = HOLDERS.map(|holder| descriptors_row(holder, level));
+        holders.into_iter().chain([row(level), memory_row(level)])
+    };
+    levels.iter().flat_map(of).collect()
+}
 
 /// A number in KiB of a line `<name>: <number> kB`, in files of proc_pid_smaps(5)'s kind.
 fn kibibytes(text: &str, name: &str) -> Option<f64> {
@@ -70,18 +93,21 @@ pub fn measure(
     server: &Server,
     caller: &Caller,
     levels: &[u32],
+    full: bool,
     rows: &mut Rows,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
     let daemon = [server.daemon()];
-    let row = |level: u32| format!("create with network, among {level} live");
     let empty = row(0);
     rows.add(&empty, "ms", creates(caller, interrupt)?, None, Bounds::default());
     let (daemon_empty, kernel_empty) = (resident(&daemon)?, kernel()?);
     let mebibytes = daemon_empty / KIBI;
     rows.add(REQUIRED[2], "MiB", vec![mebibytes], None, at_most(12.0, 8.0));
 
-    let mut live = 0;
+    if full {
+        hold(server, 0, rows)?;
+    }
+    let (mut live, mut busy) = (0, 0);
     let mut first = true;
     for &level in levels.iter().filter(|level| **level > 0) {
         while live < level {
@@ -109,10 +135,32 @@ pub fn measure(
             // A tenth above what the floor's containers were found to need.
             rows.add(REQUIRED[5], "MiB", vec![kernel], None, at_most(0.52, 0.47));
         }
+        if full {
+            while busy < live {
+                interrupt.check()?;
+                caller.start(&format!("live-{busy}"), &["/bin/sleep", "10000"])?;
+                busy += 1;
+            }
+            hold(server, level, rows)?;
+        }
     }
     processes(server, caller, rows, interrupt)?;
     for index in 0..live {
         caller.destroy(&format!("live-{index}"))?;
+    }
+    Ok(())
+}
+
+/// What the server holds for so many live containers with a process each.
+fn hold(server: &Server, level: u32, rows: &mut Rows) -> anyhow::Result<()> {
+    let resident = resident(&[server.daemon()])? / KIBI;
+    rows.add(&memory_row(level), "MiB", vec![resident], None, Bounds::default());
+    for (holder, pid) in HOLDERS.iter().zip(server.processes()?) {
+        let path = format!("/proc/{pid}/fd");
+        let open = fs::read_dir(&path).with_context(|| format!("cannot list {path}"))?.count();
+        let open = f64::from(u32::try_from(open)?);
+        let bounds = at_most(MOST_DESCRIPTORS, MOST_DESCRIPTORS);
+        rows.add(&descriptors_row(holder, level), "", vec![open], None, bounds);
     }
     Ok(())
 }

@@ -73,7 +73,7 @@ impl Server {
         Ok((server, caller))
     }
 
-    /// Its pid, and those of its supervisor's two processes, which hold the socket in its keeper's
+    /// Its pid, and those of its supervisor's two processes, the keeper and the anchor, which hold the socket in its keeper's
     /// directory.
     pub fn processes(&self) -> anyhow::Result<Vec<u32>> {
         let sockets = fs::read_to_string("/proc/net/unix").context("cannot list sockets")?;
@@ -91,13 +91,15 @@ impl Server {
                     .is_ok_and(|target| inodes.contains(&*target.to_string_lossy()))
             })
         };
-        let supervisor = |pid: &u32| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            matches!(name.trim(), "bloomery-keeper" | "bloomery-anchor") && holds(*pid)
+        let supervisor = |wanted: &str| {
+            let named = |pid: &u32| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                name.trim() == wanted && holds(*pid)
+            };
+            all_pids().into_iter().filter(named).collect::<Vec<_>>()
         };
-        let mut pids = vec![self.child.id()];
-        pids.extend(all_pids().into_iter().filter(supervisor));
-        Ok(pids)
+        Ok([vec![self.child.id()], supervisor("bloomery-keeper"), supervisor("bloomery-anchor")]
+            .concat())
     }
 
     /// The daemon's pid.
