@@ -129,6 +129,35 @@ fn what_a_client_or_the_container_gets_wrong_is_an_error() {
 }
 
 #[test]
+fn members_that_fail_do_not_keep_the_others_back() {
+    let plot = plot();
+    plot.create("box");
+    told(&plot, "mkdir -p /data/hers; echo old > /data/b; chmod 777 /data; chmod 644 /data/b");
+    let some = archive(
+        "mkdir hers; echo x > hers/x; mknod c c 1 3; for f in a d e; do echo $f > $f; done",
+        &["--sort=name"],
+    );
+    let said = stream_in(&plot, "vcap", "/data", &some).unwrap_err();
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].starts_with("error streaming in: exit status 1. Output: "), "{said}");
+    assert!(lines[0].ends_with("c: Cannot mknod: devices are refused"), "{said}");
+    assert!(lines[1].contains("hers/x: cannot open it: Permission denied"), "{said}");
+    assert_eq!(lines[2], "Exiting with failure status due to previous errors");
+    assert_eq!(told(&plot, "cd /data; cat a d e; ls; ls hers"), "a\nd\ne\na\nb\nd\ne\nhers\n");
+    // Many failures are counted, and an archive that breaks off is one more.
+    let many =
+        archive("for i in $(seq 30); do mknod n$i c 1 3; done; echo z > z", &["--sort=name"]);
+    let said = stream_in(&plot, "root", "/many", &many).unwrap_err();
+    assert_eq!(said.matches("Cannot mknod").count(), 11, "{said}");
+    assert!(said.contains("\nand 19 more\n"), "{said}");
+    assert_eq!(told(&plot, "ls /many"), "z\n");
+    let cut = archive("mknod a c 1 3; head -c 5000 /dev/zero > b", &["--sort=name"]);
+    let said = stream_in(&plot, "root", "/cut", &cut[..2048]).unwrap_err();
+    assert!(said.contains("a: Cannot mknod") && said.contains("\nUnexpected EOF"), "{said}");
+}
+
+#[test]
 fn archives_go_out_as_gnu_tar_would_write_them() {
     let plot = plot();
     plot.create("box");

@@ -11,7 +11,7 @@ mod pack;
 mod tree;
 mod unpack;
 
-pub use error::Error;
+pub use error::{Error, Failures};
 pub use pack::{Names, pack};
 pub use unpack::{Containment, Owners, Policy, unpack};
 

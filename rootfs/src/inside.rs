@@ -93,13 +93,16 @@ pub fn stream_in(user: &str, path: &str, archive: impl Read) -> Result<(), Error
         owners: Owners::Caller { umask },
         absolute_names: true,
         whiteouts: false,
+        goes_on: true,
         below: Vec::new(),
     };
     let mut archive = BufReader::with_capacity(BUFFER, archive);
-    archive::unpack(&mut archive, destination.as_fd(), &policy).map_err(Error::Archive)?;
-    // A client that is cut off while it sends the padding would take that for an error.
-    let _ = io::copy(&mut archive.take(MOST_PADDING), &mut io::sink());
-    Ok(())
+    let unpacked = archive::unpack(&mut archive, destination.as_fd(), &policy);
+    if matches!(unpacked, Ok(_) | Err(archive::Error::Members(_))) {
+        // A client that is cut off while it sends the padding would take that for the outcome.
+        let _ = io::copy(&mut archive.take(MOST_PADDING), &mut io::sink());
+    }
+    unpacked.map(drop).map_err(Error::Archive)
 }
 
 /// Packs as `user` what `path`, relative to the user's home, names: with a trailing slash the

@@ -129,6 +129,7 @@ impl Layers {
                 owners: Owners::Archive,
                 absolute_names: false,
                 whiteouts: false,
+                goes_on: false,
                 below: Vec::new(),
             };
             let mut content = decompressed(BufReader::with_capacity(BUFFER, &file), path)?;
@@ -156,6 +157,7 @@ impl Layers {
                 owners: Owners::Archive,
                 absolute_names: false,
                 whiteouts: true,
+                goes_on: false,
                 below: below.iter().map(AsFd::as_fd).collect(),
             };
             let mut blob = Digesting::new(file);

@@ -1,5 +1,6 @@
 //! What can be wrong with an archive or with the directory it goes to or comes from.
 
+use std::fmt;
 use std::io;
 
 /// Why packing or unpacking stopped.
@@ -32,6 +33,9 @@ pub enum Error {
         /// Its answer.
         source: io::Error,
     },
+    /// Some members could not be unpacked, and then the others were.
+    #[error("{0}")]
+    Members(Failures),
     /// The stream that the archive is read from or written to breaks.
     #[error("cannot {attempt} the archive")]
     Stream {
@@ -52,8 +56,57 @@ impl Error {
         move |source| Self::File { attempt, path, source: source.into() }
     }
 
+    /// Whether the members behind the one that it is about may still be fine.
+    pub(crate) fn is_of_one_member(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::File { .. })
+    }
+
     pub(crate) fn refused(member: &[u8], reason: &'static str) -> Self {
         Self::Refused { member: text(member), reason }
+    }
+}
+
+/// The first failures of several, and the last, each a line, as GNU tar tells them.
+#[derive(Debug, Default)]
+pub struct Failures {
+    lines: Vec<String>,
+    untold: usize,
+    last: String,
+}
+
+impl Failures {
+    const MOST_LINES: usize = 10;
+
+    pub(crate) fn add(&mut self, error: Error) {
+        let mut line = error.to_string();
+        if let Some(cause) = std::error::Error::source(&error) {
+            line.push_str(&format!(": {cause}"));
+        }
+        if self.lines.len() < Self::MOST_LINES {
+            self.lines.push(line);
+        } else {
+            self.untold += 1;
+            self.last = line;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
+        if self.untold > 1 {
+            writeln!(f, "and {} more", self.untold - 1)?;
+        }
+        if self.untold > 0 {
+            writeln!(f, "{}", self.last)?;
+        }
+        f.write_str("Exiting with failure status due to previous errors")
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::error::Error;
+use super::error::{Error, Failures};
 use super::member::{Kind, Member, Members};
 use super::tree::{Parents, Tree, mode_of, split};
 
@@ -43,6 +43,9 @@ pub struct Policy<'a> {
     /// `.wh.` members are an image layer's deletions, and become overlay's
     /// (image-spec, "Whiteouts"; kernel, "overlayfs", "whiteouts and opaque directories").
     pub whiteouts: bool,
+    /// After a member that cannot be unpacked go on with the next, as GNU tar does, and tell of all
+    /// failures at the end. Else the first one is the end.
+    pub goes_on: bool,
     /// Directories that this one will be laid over, topmost first. A directory that the archive
     /// has files in but does not name looks as it does there.
     pub below: Vec<BorrowedFd<'a>>,
@@ -64,9 +67,8 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names with a meaning among aufs' own files; no layer should have them.
 const RESERVED: &[u8] = b".wh..wh.";
 
-/// Unpacks an archive into the directory `root` and stops at the first member that cannot be
-/// unpacked; what came before it stays. Reads `source` in small pieces, so it should be buffered,
-/// and not beyond the archive's end.
+/// Unpacks an archive into the directory `root`. What has been unpacked stays, whatever fails.
+/// Reads `source` in small pieces, so it should be buffered, and not beyond the archive's end.
 pub fn unpack<R: Read>(
     source: R,
     root: BorrowedFd<'_>,
@@ -82,11 +84,25 @@ pub fn unpack<R: Read>(
     let mut unpacking =
         Unpacking { tree, policy, later: Vec::new(), remembered: 0, unpacked: Unpacked::default() };
     let mut members = Members::new(source);
-    while let Some(member) = members.next()? {
-        unpacking.member(&member, &mut members)?;
+    let mut failures = Failures::default();
+    let mut all = || {
+        while let Some(member) = members.next()? {
+            match unpacking.member(&member, &mut members) {
+                Err(error) if policy.goes_on && error.is_of_one_member() => failures.add(error),
+                outcome => outcome?,
+            }
+        }
+        unpacking.finish()
+    };
+    match all() {
+        Err(error) if failures.is_empty() => Err(error),
+        Err(error) => {
+            failures.add(error);
+            Err(Error::Members(failures))
+        }
+        Ok(()) if failures.is_empty() => Ok(unpacking.unpacked),
+        Ok(()) => Err(Error::Members(failures)),
     }
-    unpacking.finish()?;
-    Ok(unpacking.unpacked)
 }
 
 struct Unpacking<'a> {

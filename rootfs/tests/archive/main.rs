@@ -24,6 +24,7 @@ fn policy(owners: Owners) -> Policy<'static> {
         owners,
         absolute_names: matches!(owners, Owners::Caller { .. }),
         whiteouts: false,
+        goes_on: matches!(owners, Owners::Caller { .. }),
         below: Vec::new(),
     }
 }
