@@ -114,10 +114,7 @@ fn without_room_for_processes_creates_and_runs_are_refused() {
     let before = plot.settled();
     plot.create("old");
     Traces::settled(&plot.config, 1, 0);
-    let cage = plot::cage::Cage::new(&format!("cage-{}", plot.config.tag));
-    let (keeper, anchor) = plot.supervisor();
-    cage.put(keeper);
-    cage.put(anchor);
+    let cage = plot::cage::Cage::around(&plot.config.tag, plot.supervisor());
     cage.leave_room_for(0);
     // The first one was parked, and has its root in a moment.
     wait_until("one is parked", || plot.garden().create(spec("parked")).is_ok());

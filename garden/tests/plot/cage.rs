@@ -1,38 +1,36 @@
-//! A limit on how many processes some processes may make together: a cgroup of a test's own.
+//! A limit on how many processes a Garden's supervisor may make, its own and containers' together.
 
 use std::fs;
 use std::path::PathBuf;
 
-/// Removed when dropped; who is in it then goes back to where the test itself is.
+/// Removed when dropped.
 pub struct Cage {
     directory: PathBuf,
-    above: PathBuf,
+    /// Where its processes come from and go back to; none where the cage is the Garden's own cgroup.
+    above: Option<PathBuf>,
 }
 
 impl Cage {
-    /// In the hierarchy that has the pids controller.
-    pub fn new(name: &str) -> Self {
+    /// On v1 a cgroup with keeper and anchor in it, in which every child begins. On v2 a container's
+    /// children begin in its own cgroup, and the one above all containers is the cage.
+    pub fn around(tag: &str, supervisor: (i32, i32)) -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let fields: Vec<Vec<&str>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
         let v1 = fields.iter().find(|mount| {
             mount[2] == "cgroup" && mount[3].split(',').any(|option| option == "pids")
         });
-        let above = match v1 {
-            Some(mount) => PathBuf::from(mount[1]),
-            None => {
-                let unified = fields.iter().find(|mount| mount[2] == "cgroup2").unwrap();
-                let above = PathBuf::from(unified[1]);
-                fs::write(above.join("cgroup.subtree_control"), "+pids").unwrap();
-                above
-            }
+        let Some(v1) = v1 else {
+            let unified = fields.iter().find(|mount| mount[2] == "cgroup2").unwrap();
+            let directory = PathBuf::from(unified[1]).join(format!("bloomery-{tag}"));
+            return Self { directory, above: None };
         };
-        let directory = above.join(name);
+        let above = PathBuf::from(v1[1]);
+        let directory = above.join(format!("cage-{tag}"));
         fs::create_dir(&directory).unwrap();
-        Self { directory, above }
-    }
-
-    pub fn put(&self, pid: i32) {
-        fs::write(self.directory.join("cgroup.procs"), pid.to_string()).unwrap();
+        for pid in [supervisor.0, supervisor.1] {
+            fs::write(directory.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+        Self { directory, above: Some(above) }
     }
 
     /// How many more may be made.
@@ -43,15 +41,16 @@ impl Cage {
     }
 
     pub fn open(&self) {
-        fs::write(self.directory.join("pids.max"), "max").unwrap();
+        let _ = fs::write(self.directory.join("pids.max"), "max");
     }
 }
 
 impl Drop for Cage {
     fn drop(&mut self) {
+        let Some(above) = &self.above else { return self.open() };
         let inside = fs::read_to_string(self.directory.join("cgroup.procs")).unwrap_or_default();
         for pid in inside.lines() {
-            let _ = fs::write(self.above.join("cgroup.procs"), pid);
+            let _ = fs::write(above.join("cgroup.procs"), pid);
         }
         let _ = fs::remove_dir(&self.directory);
     }

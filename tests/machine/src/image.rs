@@ -18,6 +18,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("tc", "iproute2"),
+    ("bash", "bash"),
+    ("tar", "tar"),
 ];
 
 const BUSYBOX: &str = "/bin/busybox";

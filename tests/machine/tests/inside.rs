@@ -11,71 +11,91 @@ use machine::{Command, Kernel, Machine, Programs};
 /// A test program takes seconds outside.
 const PATIENCE: Duration = Duration::from_secs(500);
 
-/// Packages and tests that run inside.
-const TESTS: &[(&str, &str)] = &[
-    ("garden/cgroup", "kernel"),
-    ("garden/sys", "supervisor"),
-    ("garden/sys", "kills"),
-    ("garden/sys", "seccomp"),
-    ("garden", "containers"),
-    ("garden", "limits"),
-    ("garden", "sandbox"),
-    ("garden", "network"),
-    ("garden", "restart"),
-    ("garden", "http"),
-    ("garden", "descriptors"),
-    ("garden/networker", "kernel"),
-];
+/// A test program that runs inside.
+struct Inside {
+    /// Its package's directory and its name.
+    program: (&'static str, &'static str),
+    environment: &'static [&'static str],
+    arguments: &'static [&'static str],
+}
 
-static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::tests(TESTS).unwrap());
+static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
+    let tests: Vec<_> = TESTS.iter().map(|inside| inside.program).collect();
+    Programs::tests(&tests).unwrap()
+});
 
-/// Runs a test program as root in a machine of its own. Its temporary files lie on ext4.
-fn passes(kernel: Kernel, index: usize, environment: &[&str]) {
-    let (package, name) = TESTS[index];
-    let machine = Machine::start(kernel, &format!("{name}-{kernel}")).unwrap();
-    let path = PROGRAMS.put(&machine, package, name).unwrap();
-    let environment = environment.iter().chain(&["TMPDIR=/var/lib"]);
-    let command = Command {
-        environment: environment.map(ToString::to_string).collect(),
-        ..Command::new(&[&path])
-    };
-    let start = Instant::now();
-    let outcome = machine.spawn(&command).unwrap().outcome(PATIENCE).unwrap();
-    println!("{name} on {kernel}, {:?}:\n{outcome}", start.elapsed());
-    assert_eq!(outcome.status, 0, "{name} on {kernel}: {outcome}");
-    assert!(outcome.output.contains("test result: ok. "), "{name} on {kernel}: {outcome}");
+impl Inside {
+    /// Runs it as root in a machine of its own. Its temporary files lie on ext4.
+    fn passes_on(&self, kernel: Kernel) {
+        let (package, name) = self.program;
+        let machine = Machine::start(kernel, &format!("{name}-{kernel}")).unwrap();
+        let path = PROGRAMS.put(&machine, package, name).unwrap();
+        let words: Vec<&str> = [path.as_str()].iter().chain(self.arguments).copied().collect();
+        let environment = self.environment.iter().chain(&["TMPDIR=/var/lib"]);
+        let command = Command {
+            environment: environment.map(ToString::to_string).collect(),
+            ..Command::new(&words)
+        };
+        let start = Instant::now();
+        let outcome = machine.spawn(&command).unwrap().outcome(PATIENCE).unwrap();
+        println!("{name} on {kernel}, {:?}:\n{outcome}", start.elapsed());
+        assert_eq!(outcome.status, 0, "{name} on {kernel}: {outcome}");
+        assert!(outcome.output.contains("test result: ok. "), "{name} on {kernel}: {outcome}");
+    }
 }
 
 macro_rules! inside {
-    ($($name:ident: $index:literal $environment:expr;)*) => {$(
-        mod $name {
+    ($($name:ident: $package:literal $program:literal [$($variable:literal),*]
+        [$($argument:literal),*] [$($test:ident $kernel:ident),*];)*) => {
+        const TESTS: &[Inside] = &[$($name::INSIDE),*];
+
+        $(mod $name {
             use super::*;
 
-            #[test]
-            fn on_6_1() {
-                passes(Kernel::V6_1, $index, &$environment);
-            }
+            pub const INSIDE: Inside = Inside {
+                program: ($package, $program),
+                environment: &[$($variable),*],
+                arguments: &[$($argument),*],
+            };
 
-            #[test]
-            fn on_6_12() {
-                passes(Kernel::V6_12, $index, &$environment);
-            }
-        }
-    )*};
+            $(#[test]
+            fn $test() {
+                INSIDE.passes_on(Kernel::$kernel);
+            })*
+        })*
+    };
 }
 
+// Packages and programs, with environment, arguments and kernels.
 inside! {
-    cgroup: 0 [];
-    supervisor: 1 [];
-    kills: 2 ["BLOOMERY_KILLS=20"];
-    kills_apart: 2 ["BLOOMERY_KILLS=20", "BLOOMERY_KILL_SPACING_MS=1000"];
-    seccomp: 3 [];
-    containers: 4 [];
-    limits: 5 [];
-    sandbox: 6 [];
-    network: 7 [];
-    restart: 8 [];
-    http: 9 [];
-    descriptors: 10 [];
-    networker: 11 [];
+    cgroup: "garden/cgroup" "kernel" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    supervisor: "garden/sys" "supervisor" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    kills: "garden/sys" "kills" ["BLOOMERY_KILLS=20"] [] [on_6_1 V6_1, on_6_12 V6_12];
+    kills_apart: "garden/sys" "kills" ["BLOOMERY_KILLS=20", "BLOOMERY_KILL_SPACING_MS=1000"] []
+        [on_6_1 V6_1, on_6_12 V6_12];
+    seccomp: "garden/sys" "seccomp" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    containers: "garden" "containers" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    limits: "garden" "limits" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    sandbox: "garden" "sandbox" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    network: "garden" "network" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    restart: "garden" "restart" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    http: "garden" "http" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    descriptors: "garden" "descriptors" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    networker: "garden/networker" "kernel" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    exhaustion: "garden" "exhaustion" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    processes: "garden" "processes" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    // A whole distribution would be in the machine's memory: that one stays outside.
+    images: "garden" "images" [] ["--skip", "a_distributions_programs_run"]
+        [on_6_1 V6_1, on_6_12 V6_12];
+    hijack: "garden" "hijack" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    // Hundreds of random archives say nothing about a kernel.
+    archive: "rootfs" "archive" []
+        ["--skip", "no_damage_makes_it_panic_or_leave", "--skip", "what_is_packed_comes_out_again"]
+        [on_6_1 V6_1, on_6_12 V6_12];
+    streams: "cli" "streams" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    serve: "cli" "serve" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    faults: "cli" "faults" ["BLOOMERY_KILLS=6", "BLOOMERY_KILL_SPACING_MS=2000"]
+        ["--skip", "a_daemon_killed_at_any_step"] [on_6_1 V6_1, on_6_12 V6_12];
+    // Forty starts of a daemon: one kernel is enough to see them on cgroup v2.
+    steps: "cli" "faults" [] ["a_daemon_killed_at_any_step"] [on_6_1 V6_1];
 }
