@@ -3,12 +3,14 @@
 mod plot;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use garden_api::{ContainerSpec, ImageRef};
 use garden_sys::supervisor::Exit;
 use plot::Plot;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn shell(directory: &Path, script: &str) -> String {
     let done = Command::new("bash").args(["-ec", script]).current_dir(directory).output().unwrap();
@@ -139,6 +141,58 @@ fn a_tar_is_unpacked_once_however_many_ask_and_again_when_it_changes() {
     assert_eq!(layers(&plot), 2);
     let said = create(&plot, "bad", "docker:///nothing").unwrap_err();
     assert!(said.contains("--image-alias docker:///nothing=PATH"), "{said}");
+}
+
+/// A file system of a test's own.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: &str, place: PathBuf) -> Self {
+        fs::create_dir(&place).unwrap();
+        mount(kind, &place, kind, MountFlags::empty(), None).unwrap();
+        Self(place)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+/// tmpfs has idmapped mounts from kernel 6.3 on (mount_setattr(2)).
+fn tmpfs_maps_ids() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut parts = release.split('.').filter_map(|part| part.parse::<u32>().ok());
+    (parts.next(), parts.next()) >= (Some(6), Some(3))
+}
+
+#[test]
+fn an_image_is_copied_only_where_its_file_system_has_no_idmapped_mounts() {
+    let plot = Plot::new();
+    let image = plot.config.default_rootfs.clone().unwrap();
+    assert_eq!(rustix::fs::statfs(&image).unwrap().f_type, 0xef53, "the tests need TMPDIR on ext4");
+    let place = |kind: &str| plot.directory.path().join(kind);
+    let mounts = ["ramfs", "tmpfs"].map(|kind| Mounted::new(kind, place(kind)));
+    let mut copies = 0;
+    for (kind, maps_ids) in [("ramfs", false), ("tmpfs", tmpfs_maps_ids()), ("image", true)] {
+        if kind != "image" {
+            shell(plot.directory.path(), &format!("cp -a image/. {kind}"));
+        }
+        create(&plot, kind, place(kind).to_str().unwrap()).unwrap();
+        copies += usize::from(!maps_ids);
+        assert_eq!(layers(&plot), copies, "{kind}");
+        let owners = "stat -c %u:%g /bin/busybox /home/vcap; touch /bin/x; stat -c %u:%g /bin/x";
+        assert_eq!(told(&plot, kind, owners), "0:0\n2000:2000\n0:0\n", "{kind}");
+        // Root's files are not root's on the host, and the image is as it was.
+        let made = fs::metadata(plot.config.store.join(format!("volumes/{kind}/upper/bin/x")));
+        assert_eq!(made.unwrap().uid(), u32::MAX - 1, "{kind}");
+        assert_eq!(fs::metadata(place(kind).join("bin/busybox")).unwrap().uid(), 0, "{kind}");
+    }
+    for kind in ["ramfs", "tmpfs", "image"] {
+        plot.garden().destroy(kind).unwrap();
+    }
+    drop(mounts);
 }
 
 /// Debian's essential packages, made by mmdebstrap once for a target directory.
