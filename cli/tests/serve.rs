@@ -233,3 +233,60 @@ fn a_server_without_descriptors_serves_again_when_there_are_some() {
     assert!(log.lines().any(mentions("cannot accept connections for a moment")), "{log}");
     assert!(site.clean_up().status.success());
 }
+
+#[test]
+fn a_capability_that_the_server_lacks_is_named_and_given_to_nobody() {
+    const SYS_TIME: u64 = 1 << 25;
+    let site = Site::new();
+    let plain = site.command("serve", &[]);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-sys_time", "--inh-caps=-sys_time", "sh"]);
+    command.args(plain.get_args()).stdin(Stdio::null());
+    let mut server = site.serve_by(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let spec = "{\"handle\":\"box\",\"privileged\":true}";
+    assert!(server.ask("POST", "/containers", spec).contains("{\"Handle\":\"box\"}"));
+    let run = Command::new(env!("CARGO_BIN_EXE_bloomery"))
+        .args(["ctl", "run", "--no-stdin", "--socket"])
+        .arg(site.place("garden.sock"))
+        .args(["box", "grep", "^CapBnd", "/proc/self/status"])
+        .output()
+        .unwrap();
+    let bounds = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    let own = bounds(&std::fs::read_to_string("/proc/self/status").unwrap());
+    let given = bounds(&String::from_utf8(run.stdout).unwrap());
+    assert_eq!(given, 0x3f_ffff_ffff & own & !SYS_TIME);
+    let (_, _, log) = server.end("-TERM");
+    let told: Vec<_> = log.lines().filter(|line| line.contains("lack capabilities")).collect();
+    assert!(matches!(told.as_slice(), [one] if one.contains("\"SYS_TIME\"")), "{log}");
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn a_disk_limit_is_logged_once_for_each_container() {
+    let site = Site::new();
+    let mut server = site.serve(&[]);
+    let create = |server: &Serving<'_>, handle: &str, limit: u64| {
+        let limits = format!("{{\"disk_limits\":{{\"byte_hard\":{limit}}}}}");
+        let spec = format!("{{\"handle\":\"{handle}\",\"limits\":{limits}}}");
+        server.ask("POST", "/containers", &spec)
+    };
+    for (handle, limit) in [("one", 1 << 20), ("two", 1 << 30), ("free", 0)] {
+        let answer = create(&server, handle, limit);
+        assert!(answer.contains(&format!("{{\"Handle\":\"{handle}\"}}")), "{answer}");
+    }
+    assert!(create(&server, "one", 1 << 20).contains("already in use"));
+    let (_, _, log) = server.end("-TERM");
+    let mut next = site.serve(&[]);
+    let (_, _, more) = next.end("-TERM");
+    let log = log + &more;
+    let told: Vec<_> =
+        log.lines().filter(|line| line.contains("the disk limit is not enforced")).collect();
+    assert_eq!(told.len(), 2, "{log}");
+    for (line, handle) in told.iter().zip(["one", "two"]) {
+        assert!(line.contains(&format!("handle=\"{handle}\"")), "{line}");
+    }
+    assert!(site.clean_up().status.success());
+}

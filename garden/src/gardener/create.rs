@@ -51,9 +51,6 @@ impl Gardener {
         if spec.privileged && self.config.disable_privileged {
             return Err(Error::Plain("privileged container creation is disabled".into()));
         }
-        if spec.limits.disk.byte_hard > 0 {
-            tracing::warn!(handle = spec.handle, "the disk limit is not enforced");
-        }
         Ok(())
     }
 
@@ -95,6 +92,9 @@ impl Gardener {
             let _ = container.forget(&self.depot);
             self.containers().remove(&handle);
             return Err(Error::because("cannot write down the container", &error));
+        }
+        if container.look(|record| record.spec.limits.disk.byte_hard > 0) {
+            tracing::warn!(handle, "the disk limit is not enforced");
         }
         Ok(container)
     }

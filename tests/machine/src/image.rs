@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tc", "iproute2"),
     ("bash", "bash"),
     ("tar", "tar"),
+    ("setpriv", "util-linux"),
 ];
 
 const BUSYBOX: &str = "/bin/busybox";
