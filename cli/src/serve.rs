@@ -82,6 +82,9 @@ pub struct Flags {
     /// Set no_new_privs in unprivileged containers.
     #[arg(long, help_heading = "Containers")]
     no_new_privileges: bool,
+    /// AppArmor profile of unprivileged containers: an error, so that nobody relies on it.
+    #[arg(long, value_name = "PROFILE", value_parser = apparmor, hide = true)]
+    apparmor: Option<std::convert::Infallible>,
     /// Parked containers kept ready.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, help_heading = "Containers")]
     pool_size: usize,
@@ -327,6 +330,10 @@ fn tag(text: &str) -> Result<String, String> {
     } else {
         Err("not one or two letters or digits".into())
     }
+}
+
+fn apparmor(_profile: &str) -> Result<std::convert::Infallible, String> {
+    Err("AppArmor profiles are not applied yet; without this flag containers run unconfined".into())
 }
 
 fn alias(text: &str) -> Result<(String, PathBuf), String> {

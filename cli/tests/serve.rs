@@ -210,6 +210,11 @@ fn flags_come_from_a_file_and_from_the_line_and_unknown_ones_are_errors() {
     let unknown = site.command("serve", &["--config", file]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--no-such-flag"));
+    // A profile that is not applied must not be taken for one that is.
+    let profile = site.command("serve", &["--apparmor", "garden-default"]).output().unwrap();
+    assert_eq!(profile.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&profile.stderr).into_owned();
+    assert!(said.contains("AppArmor profiles are not applied yet"), "{said}");
     assert!(site.clean_up().status.success());
 }
 
