@@ -29,13 +29,15 @@ pub fn version() -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
-/// Which of the two a machine is.
+/// What a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// It boots `kernel` and `image`; its memory is the file `ram`.
     Template,
-    /// It goes on from `template/ram` and `template/state`.
+    /// It goes on from `template/ram` and `template/state`, and its disk is forgotten.
     Clone,
+    /// The same with a disk that stays: `disk`.
+    CloneWithDisk,
 }
 
 /// The command line. All paths are relative to the machine's directory, so all machines of a
@@ -48,9 +50,11 @@ pub fn arguments(role: Role, net: &str) -> Vec<String> {
         // Debian's programs and ours need no more than the first x86-64; rdrand seeds the boot.
         _ => ["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand"],
     };
+    // Where `snapshot` is on, what is written to the disk goes to a temporary file without a name.
     let (ram, share, disk) = match role {
-        Role::Template => ("ram", "on", "disk"),
-        Role::Clone => ("template/ram", "off", "template/disk"),
+        Role::Template => ("ram", "on", "file=disk,snapshot=on"),
+        Role::Clone => ("template/ram", "off", "file=template/disk,snapshot=on"),
+        Role::CloneWithDisk => ("template/ram", "off", "file=disk,cache=unsafe"),
     };
     let words: &[&str] = &[
         "-M",
@@ -83,8 +87,7 @@ pub fn arguments(role: Role, net: &str) -> Vec<String> {
         accelerator.iter().chain(words).map(ToString::to_string).collect();
     let memory =
         format!("memory-backend-file,id=memory,size={MEMORY},mem-path={ram},share={share}");
-    // What is written to the disk goes to a temporary file without a name.
-    let disk = format!("if=none,id=disk,file={disk},format=raw,snapshot=on");
+    let disk = format!("if=none,id=disk,{disk},format=raw");
     for pair in [["-object", &memory], ["-drive", &disk], ["-netdev", net]] {
         arguments.extend(pair.map(str::to_owned));
     }
@@ -92,7 +95,7 @@ pub fn arguments(role: Role, net: &str) -> Vec<String> {
         Role::Template => arguments.extend(
             ["-kernel", "kernel", "-initrd", "image", "-append", KERNEL_LINE].map(str::to_owned),
         ),
-        Role::Clone => arguments.extend(
+        Role::Clone | Role::CloneWithDisk => arguments.extend(
             [
                 "-kernel",
                 "template/kernel",

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use machine_agent::wire::{Command, Identity};
 use serde_json::json;
 
 use crate::cache;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, call};
 use crate::link::{Link, Outcome, Process};
 use crate::qemu::{NO_NETWORK, Qemu, Role, SWITCHED, arguments};
 use crate::qmp::Qmp;
@@ -33,6 +33,7 @@ const PREFIX: &str = "machine-vm-";
 #[derive(Debug)]
 pub struct Machine {
     name: String,
+    role: Role,
     link: Link,
     control: Mutex<Qmp>,
     qemu: Qemu,
@@ -57,9 +58,23 @@ impl Machine {
         Self::start_at(kernel, name, None)
     }
 
+    /// The same with a disk that [`Machine::restart`] finds again.
+    pub fn start_with_disk(kernel: Kernel, name: &str) -> anyhow::Result<Self> {
+        Self::start_as(kernel, name, Role::CloneWithDisk, None)
+    }
+
     pub(crate) fn start_at(
         kernel: Kernel,
         name: &str,
+        place: Option<Place<'_>>,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(kernel, name, Role::Clone, place)
+    }
+
+    fn start_as(
+        kernel: Kernel,
+        name: &str,
+        role: Role,
         place: Option<Place<'_>>,
     ) -> anyhow::Result<Self> {
         let template = Template::of(kernel)?;
@@ -69,41 +84,17 @@ impl Machine {
         let in_use = fs::File::create(path.join("in-use"))?;
         in_use.lock()?;
         symlink(&template.directory, path.join("template"))?;
-        let net = match place {
-            None => NO_NETWORK,
-            Some(place) => {
-                place.switch.attach(place.port, path)?;
-                SWITCHED
-            }
-        };
-        let started = (|| {
-            let mut qemu = Qemu::start(path, &arguments(Role::Clone, net))?;
-            let mut control = qemu.control(path)?;
-            let shared = json!([{"capability": "x-ignore-shared", "state": true}]);
-            control.call("migrate-set-capabilities", json!({"capabilities": shared}))?;
-            control.call("migrate-incoming", json!({"uri": "exec:cat template/state"}))?;
-            let status = control
-                .wait_for("query-status", &["paused", "running", "postmigrate", "prelaunch"])?;
-            if status != "running" {
-                control.call("cont", json!({}))?;
-            }
-            let link = Link::new(qemu.connect(&path.join("agent"))?)?;
-            let identity = Identity {
-                time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?,
-                seed: seed()?,
-                name: name.to_owned(),
-                hardware: place.map_or([0x52, 0x54, 0, 0, 0, 1], |place| place.hardware),
-                address: place.map(|place| place.address),
-            };
-            link.identify(identity).context("the machine does not take its identity")?;
-            anyhow::Ok((qemu, control, link))
-        })();
-        let (qemu, control, link) = started.with_context(|| {
-            let log = fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
-            format!("cannot clone a machine with kernel {kernel}: {log}")
-        })?;
+        if role == Role::CloneWithDisk {
+            call("cp", ["--sparse=always", "template/disk", "disk"], path)?;
+        }
+        if let Some(place) = place {
+            place.switch.attach(place.port, path)?;
+        }
+        let (qemu, control, link) = power_on(path, name, role, place)
+            .with_context(|| format!("cannot clone a machine with kernel {kernel}"))?;
         Ok(Self {
             name: name.to_owned(),
+            role,
             link,
             control: Mutex::new(control),
             qemu,
@@ -111,6 +102,21 @@ impl Machine {
             _in_use: in_use,
             _template: template,
         })
+    }
+
+    /// Loses power and gets it again: nothing is left but the disk, with what the kernel had written
+    /// to it. For machines that keep their disk.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        ensure!(self.role == Role::CloneWithDisk, "machine {} has no disk that stays", self.name);
+        self.kill();
+        for socket in ["qmp", "agent"] {
+            fs::remove_file(self.directory.path().join(socket))?;
+        }
+        let started = power_on(self.directory.path(), &self.name, self.role, None);
+        let (qemu, control, link) =
+            started.with_context(|| format!("cannot restart machine {}", self.name))?;
+        (self.qemu, self.control, self.link) = (qemu, Mutex::new(control), link);
+        Ok(())
     }
 
     /// Its host name.
@@ -202,6 +208,42 @@ impl Drop for Machine {
             }
         }
     }
+}
+
+/// Starts QEMU in a machine's directory and gives the machine its identity.
+fn power_on(
+    path: &Path,
+    name: &str,
+    role: Role,
+    place: Option<Place<'_>>,
+) -> anyhow::Result<(Qemu, Qmp, Link)> {
+    let net = if place.is_some() { SWITCHED } else { NO_NETWORK };
+    let started = (|| {
+        let mut qemu = Qemu::start(path, &arguments(role, net))?;
+        let mut control = qemu.control(path)?;
+        let shared = json!([{"capability": "x-ignore-shared", "state": true}]);
+        control.call("migrate-set-capabilities", json!({"capabilities": shared}))?;
+        control.call("migrate-incoming", json!({"uri": "exec:cat template/state"}))?;
+        let status =
+            control.wait_for("query-status", &["paused", "running", "postmigrate", "prelaunch"])?;
+        if status != "running" {
+            control.call("cont", json!({}))?;
+        }
+        let link = Link::new(qemu.connect(&path.join("agent"))?)?;
+        let identity = Identity {
+            time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?,
+            seed: seed()?,
+            name: name.to_owned(),
+            hardware: place.map_or([0x52, 0x54, 0, 0, 0, 1], |place| place.hardware),
+            address: place.map(|place| place.address),
+        };
+        link.identify(identity).context("the machine does not take its identity")?;
+        anyhow::Ok((qemu, control, link))
+    })();
+    started.with_context(|| {
+        let log = fs::read_to_string(path.join("qemu.log")).unwrap_or_default();
+        format!("QEMU says: {log}")
+    })
 }
 
 /// Removes directories of machines whose harness was killed. QEMU died with it, but files stay.
