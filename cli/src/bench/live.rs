@@ -165,6 +165,20 @@ fn hold(server: &Server, level: u32, rows: &mut Rows) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the pool's children are not counted as a process's: until nothing was made for long
+/// enough, or it never stops.
+fn wait_for_the_pool(own: &[u32]) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let mut before = children(own);
+    while std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let now = children(own);
+        if std::mem::replace(&mut before, now) == now {
+            return;
+        }
+    }
+}
+
 /// What running processes cost beyond themselves.
 fn processes(
     server: &Server,
@@ -175,6 +189,7 @@ fn processes(
     let own = server.processes()?;
     let handle = caller.create("busy", None)?;
     caller.start(&handle, &["/bin/sleep", "1000"])?;
+    wait_for_the_pool(&own);
     let (resident_before, children_before) = (resident(&own)?, children(&own));
     for _ in 0..PROCESSES {
         interrupt.check()?;
