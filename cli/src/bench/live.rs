@@ -28,7 +28,7 @@ pub const REQUIRED: [&str; 8] = [
     "helper processes, per running process",
 ];
 /// The server's three processes, in the order of [`Server::processes`], and how many descriptors each
-/// may have (README and ARCHITECTURE promise it for 1,000 containers).
+/// may have: half of the hard limit that machines commonly have.
 const HOLDERS: [&str; 3] = ["the daemon", "the keeper", "the anchor"];
 const MOST_DESCRIPTORS: f64 = 10_000.0;
 
