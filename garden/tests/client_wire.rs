@@ -543,7 +543,10 @@ async fn archives_go_in_by_chunks_or_whole() {
     ]);
     let client = &server.client;
     let two = (&b"one"[..]).chain(&b"two"[..]);
-    client.stream_in("box", "root", "/tmp", two).await.unwrap();
+    // On a task of its own, as callers do.
+    let own = client.clone();
+    let sent = tokio::spawn(async move { own.stream_in("box", "root", "/tmp", two).await });
+    sent.await.unwrap().unwrap();
     client.stream_in_bytes("box", "root", "/tmp", b"whole").await.unwrap();
 
     // The server's no comes in the middle of an endless archive.

@@ -26,26 +26,46 @@ enum Unsent {
     Wire(io::Error),
 }
 
+/// What an upload sends.
+enum Content<'a> {
+    Whole(&'a [u8]),
+    Read(&'a mut (dyn AsyncRead + Send + Unpin)),
+}
+
+impl Content<'_> {
+    fn length(&self) -> Length {
+        match self {
+            Self::Whole(archive) => Length::Known(archive.len()),
+            Self::Read(_) => Length::Chunked,
+        }
+    }
+
+    async fn send(self, socket: &mut (impl AsyncWrite + Unpin)) -> Result<(), Unsent> {
+        let archive = match self {
+            Self::Whole(archive) => return socket.write_all(archive).await.map_err(Unsent::Wire),
+            Self::Read(archive) => archive,
+        };
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let length = archive.read(&mut buffer).await.map_err(Unsent::Source)?;
+            let mut chunk = format!("{length:x}\r\n").into_bytes();
+            chunk.extend_from_slice(&buffer[..length]);
+            chunk.extend_from_slice(b"\r\n");
+            socket.write_all(&chunk).await.map_err(Unsent::Wire)?;
+            if length == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
 impl Client {
     pub(super) async fn send_archive(
         &self,
         request: Request,
         mut archive: impl AsyncRead + Send + Unpin,
     ) -> Result<(), Error> {
-        self.upload(request.into_upload(Length::Chunked), async |socket| {
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                let length = archive.read(&mut buffer).await.map_err(Unsent::Source)?;
-                let mut chunk = format!("{length:x}\r\n").into_bytes();
-                chunk.extend_from_slice(&buffer[..length]);
-                chunk.extend_from_slice(b"\r\n");
-                socket.write_all(&chunk).await.map_err(Unsent::Wire)?;
-                if length == 0 {
-                    return Ok(());
-                }
-            }
-        })
-        .await
+        self.upload(request, Content::Read(&mut archive)).await
     }
 
     pub(super) async fn send_whole_archive(
@@ -53,19 +73,13 @@ impl Client {
         request: Request,
         archive: &[u8],
     ) -> Result<(), Error> {
-        self.upload(request.into_upload(Length::Known(archive.len())), async |socket| {
-            socket.write_all(archive).await.map_err(Unsent::Wire)
-        })
-        .await
+        self.upload(request, Content::Whole(archive)).await
     }
 
     /// Sends a body while listening for the answer, which may come before the body is through:
     /// then the rest of it is of no interest to the server.
-    async fn upload(
-        &self,
-        request: Request,
-        send: impl AsyncFnOnce(&mut (dyn AsyncWrite + Send + Unpin)) -> Result<(), Unsent>,
-    ) -> Result<(), Error> {
+    async fn upload(&self, request: Request, content: Content<'_>) -> Result<(), Error> {
+        let request = request.into_upload(content.length());
         let call = request.call;
         let halves = self.connect(call).await?.split();
         let mut socket = halves.write;
@@ -74,7 +88,7 @@ impl Client {
         let message = self.message(&request, false);
         let sending = async {
             socket.write_all(&message).await.map_err(Unsent::Wire)?;
-            send(&mut socket).await
+            content.send(&mut socket).await
         };
         let head = {
             let receiving = ResponseHead::read(&mut wire);
