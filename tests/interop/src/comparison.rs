@@ -47,6 +47,11 @@ impl Replayed<'_> {
         let requests = message::requests(self.asked).messages;
         let expected = message::answers(&requests, &recorded, end != Some(false));
         let mut ours = message::answers(&requests, self.sent, self.closed);
+        if end.is_none() && expected.messages.len() < requests.len() {
+            // The client did not wait for this answer; ours may have been quicker.
+            ours.messages.truncate(expected.messages.len());
+            ours.rest.clear();
+        }
         if let (None, Some(expected), Some(ours)) = (end, &expected.raw, &mut ours.raw)
             && ours.bytes.starts_with(&expected.bytes)
         {

@@ -1,18 +1,16 @@
 //! Plays the client's side of a recording against a server.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::comparison::{Difference, Replayed};
-use crate::message::{self, Hijack, Spoken, find};
+use crate::connection::{Connection, Received, progress};
+use crate::message::{self, find};
 use crate::recording::{Event, Recording, Side, What};
 use crate::rig::Rig;
 use crate::vary::{UUID, uuids};
@@ -23,81 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const IMPATIENCE: Duration = Duration::from_millis(500);
 /// How long a close is waited for before going on; the last ones have [`PATIENCE`].
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What has come on a connection.
-#[derive(Debug, Default)]
-struct Received {
-    bytes: Vec<u8>,
-    closed: bool,
-}
-
-#[derive(Debug)]
-struct Connection {
-    stream: UnixStream,
-    received: Arc<(Mutex<Received>, Condvar)>,
-    sent: Vec<u8>,
-}
-
-impl Connection {
-    fn open(socket: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(socket)
-            .with_context(|| format!("cannot connect to {}", socket.display()))?;
-        let mut reading = stream.try_clone()?;
-        let received = Arc::<(Mutex<Received>, Condvar)>::default();
-        let shared = Arc::clone(&received);
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            loop {
-                // A reset is an end as good as any.
-                let length = reading.read(&mut buffer).unwrap_or(0);
-                let mut received = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-                received.bytes.extend_from_slice(&buffer[..length]);
-                received.closed = length == 0;
-                shared.1.notify_all();
-                if length == 0 {
-                    break;
-                }
-            }
-        });
-        Ok(Self { stream, received, sent: Vec::new() })
-    }
-
-    fn look(&self) -> MutexGuard<'_, Received> {
-        self.received.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until something holds of what has come.
-    fn wait(&self, deadline: Instant, holds: impl Fn(&Received) -> bool) -> bool {
-        let mut received = self.look();
-        loop {
-            if holds(&received) {
-                return true;
-            }
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
-            let waited = self.received.1.wait_timeout(received, left);
-            received = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.sent.extend_from_slice(bytes);
-        // The server may be gone, as it was in some recordings; what it answered is compared.
-        let _ = self.stream.write_all(bytes);
-    }
-}
-
-/// How far a server has come on a connection: whole messages, then frames or bytes.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Progress(usize, usize);
-
-fn progress(spoken: &Spoken) -> Progress {
-    let whole = spoken.messages.iter().filter(|message| message.complete).count();
-    let raw = spoken.raw.as_ref().map_or(0, |raw| match raw.hijack {
-        Hijack::Control => raw.bytes.iter().filter(|byte| **byte == b'\n').count(),
-        Hijack::Stream => raw.bytes.len(),
-    });
-    Progress(whole, raw)
-}
 
 struct Replay<'a> {
     recording: &'a Recording,
@@ -219,12 +142,12 @@ impl Replay<'_> {
             }
             What::HalfClose { c, by: Side::Client } => {
                 self.come_to(index, event);
-                let _ = self.connections[c].stream.shutdown(Shutdown::Write);
+                self.connections[c].shutdown(Shutdown::Write);
             }
             What::Close { c, by: Side::Client } => {
                 self.come_to(index, event);
                 // What comes now is nobody's.
-                let _ = self.connections[c].stream.shutdown(Shutdown::Both);
+                self.connections[c].shutdown(Shutdown::Both);
             }
             What::Close { c, by: Side::Server } => {
                 if let Some(connection) = self.connections.get(c) {
@@ -414,7 +337,7 @@ impl Replay<'_> {
 impl Drop for Replay<'_> {
     fn drop(&mut self) {
         for connection in self.connections.values().chain(&self.background) {
-            let _ = connection.stream.shutdown(Shutdown::Both);
+            connection.shutdown(Shutdown::Both);
         }
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bloomery_garden::client::{Address, Client};
@@ -17,6 +17,8 @@ use interop::differences::{Ledger, Verdict};
 use interop::recording::{self, Recording};
 use interop::replay;
 use interop::rig::{self, Rig};
+use interop::stage;
+use tokio::runtime::Handle;
 
 /// Scenarios at a time; most of their time they wait.
 const AT_A_TIME: usize = 12;
@@ -64,46 +66,88 @@ fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
     }
     let next = AtomicUsize::new(0);
     let verdicts = Mutex::new(BTreeMap::new());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     std::thread::scope(|scope| {
         for worker in 0..AT_A_TIME {
-            let (next, recordings, verdicts, srv, ledger) =
-                (&next, &recordings, &verdicts, &srv, &ledger);
+            let (next, recordings, verdicts, srv, ledger, runtime) =
+                (&next, &recordings, &verdicts, &srv, &ledger, runtime.handle());
             scope.spawn(move || {
                 while let Some(recording) = recordings.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let verdict = as_server(recording, srv, worker, ledger);
-                    let name = (recording.head.scenario.clone(), "server");
-                    verdicts.lock().unwrap().insert(name, verdict);
+                    let name = recording.head.scenario.as_str();
+                    let both = [
+                        ("server", Some(as_server(recording, srv, worker, ledger))),
+                        ("client", as_client(recording, runtime, ledger)),
+                    ];
+                    let mut verdicts = verdicts.lock().unwrap();
+                    verdicts.extend(both.map(|(side, verdict)| ((side, name), verdict)));
                 }
             });
         }
     });
-    let verdicts = verdicts.into_inner()?;
+    let verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut good = true;
-    let (mut equal, mut deliberate) = (0, 0);
-    let mut not_yet = Vec::new();
-    for ((scenario, side), verdict) in &verdicts {
+    for side in ["server", "client"] {
+        let mut tally = Tally::default();
+        for (name, verdict) in verdicts.iter().filter(|((of, _), _)| *of == side) {
+            good &= tally.count(name.1, side, verdict.as_ref());
+        }
+        println!("as {side}: {tally}");
+    }
+    println!("{:.1?}", start.elapsed());
+    Ok(good)
+}
+
+/// What one side's replays come to.
+#[derive(Debug, Default)]
+struct Tally {
+    played: usize,
+    equal: usize,
+    deliberate: usize,
+    not_yet: usize,
+    /// Recordings of a client made by hand.
+    without: usize,
+}
+
+impl Tally {
+    /// Enters a verdict and says what is to be said of it; whether that is good.
+    fn count(&mut self, scenario: &str, side: &str, verdict: Option<&Verdict>) -> bool {
+        let Some(verdict) = verdict else {
+            self.without += 1;
+            return true;
+        };
+        self.played += 1;
         match verdict {
             Verdict::Equal(differences) => {
-                equal += 1;
-                deliberate += differences;
+                self.equal += 1;
+                self.deliberate += differences;
             }
-            Verdict::NotYet(reason) => not_yet.push(format!("{scenario} as {side}: {reason}")),
+            Verdict::NotYet(reason) => {
+                self.not_yet += 1;
+                println!("{scenario} as {side}: not yet: {reason}");
+            }
             Verdict::Wrong(reasons) => {
-                good = false;
                 println!("{scenario} as {side}: FAILED\n{}\n", reasons.join("\n"));
+                return false;
             }
         }
+        true
     }
-    println!(
-        "{equal} of {} replays equal the recording, with {deliberate} deliberate differences; {} not yet; {:.1?}",
-        verdicts.len(),
-        not_yet.len(),
-        start.elapsed()
-    );
-    for line in not_yet {
-        println!("  not yet: {line}");
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { played, equal, deliberate, not_yet, without } = self;
+        write!(
+            f,
+            "{equal} of {played} replays equal the recording, with {deliberate} deliberate \
+             differences; {not_yet} not yet"
+        )?;
+        if *without > 0 {
+            write!(f, "; {without} recordings have no part for the original's client")?;
+        }
+        Ok(())
     }
-    Ok(good)
 }
 
 /// A rig whose daemon or keeper is in no state to clean up does it itself.
@@ -147,5 +191,13 @@ fn as_server(recording: &Recording, srv: &Path, worker: usize, ledger: &Ledger) 
     match played() {
         Ok(differences) => ledger.judge(&recording.head.scenario, "server", &differences),
         Err(error) => ledger.cannot(&recording.head.scenario, "server", &format!("{error:#}")),
+    }
+}
+
+fn as_client(recording: &Recording, runtime: &Handle, ledger: &Ledger) -> Option<Verdict> {
+    let scenario = &recording.head.scenario;
+    match stage::play(recording, runtime) {
+        Ok(differences) => differences.map(|found| ledger.judge(scenario, "client", &found)),
+        Err(error) => Some(ledger.cannot(scenario, "client", &format!("{error:#}"))),
     }
 }
