@@ -23,10 +23,15 @@ use bloomery_garden::Gardener;
 use bloomery_garden::config::{Config, Listen, NetworkConfig};
 use bloomery_garden::server::{self, Listener, Settings};
 use rootfs::inside;
+use rootfs::layers::Layers;
+use rootfs::reference::Place;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything takes here.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the image is unpacked, once: each store gets a copy. To unpack is to wait for the disk.
+const STORE: &str = "store";
 
 /// What all scenarios share and none changes: the image and the bind source, as `/srv`.
 pub fn furnish(srv: &Path) -> anyhow::Result<()> {
@@ -51,7 +56,10 @@ pub fn furnish(srv: &Path) -> anyhow::Result<()> {
         chown(root.join(home), Some(id), Some(id))?;
     }
     fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700))?;
-    image::wrap(&root, &["IMAGE_VAR=from-image"], &srv.join("rootfs"))
+    let layout = srv.join("rootfs");
+    image::wrap(&root, &["IMAGE_VAR=from-image"], &layout)?;
+    Layers::open(&srv.join(STORE))?.image(&Place::Layout(layout, None))?;
+    Ok(())
 }
 
 /// A running server with its surroundings.
@@ -69,6 +77,13 @@ impl Rig {
     pub fn start(srv: &Path, number: usize, flags: &str) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("interop-").tempdir()?;
         fs::create_dir(directory.path().join("run"))?;
+        fs::create_dir(directory.path().join("store"))?;
+        let copied = Command::new("cp")
+            .arg("-a")
+            .arg(srv.join(STORE).join("layers"))
+            .arg(directory.path().join("store"))
+            .status()?;
+        ensure!(copied.success(), "cp: {copied}");
         let log = fs::File::create(directory.path().join("log"))?;
         let mut process = Command::new("unshare")
             .args(["--net", "--mount", "--"])

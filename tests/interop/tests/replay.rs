@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
 use bloomery_garden::client::{Address, Client};
 use garden_api::ContainerSpec;
 use interop::differences::{Ledger, Verdict};
@@ -61,14 +62,16 @@ fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
     let place = tempfile::Builder::new().prefix("interop-").tempdir()?;
     let srv = place.path().join("srv");
     rig::furnish(&srv)?;
-    if wanted.is_empty() {
-        broken_rigs_leave_nothing(&srv)?;
-    }
     let next = AtomicUsize::new(0);
     let verdicts = Mutex::new(BTreeMap::new());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut broken = Ok(());
     std::thread::scope(|scope| {
+        if wanted.is_empty() {
+            let (broken, srv) = (&mut broken, &srv);
+            scope.spawn(move || *broken = broken_rigs_leave_nothing(srv));
+        }
         for worker in 0..AT_A_TIME {
             let (next, recordings, verdicts, srv, ledger, runtime) =
                 (&next, &recordings, &verdicts, &srv, &ledger, runtime.handle());
@@ -85,6 +88,7 @@ fn replay_all(arguments: &[String]) -> anyhow::Result<bool> {
             });
         }
     });
+    broken.context("a broken rig")?;
     let verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut good = true;
     for side in ["server", "client"] {
@@ -156,7 +160,7 @@ fn broken_rigs_leave_nothing(srv: &Path) -> anyhow::Result<()> {
     for (number, orders) in
         [&["stop keeper"][..], &["kill daemon"], &["stop keeper", "kill daemon"]].iter().enumerate()
     {
-        let mut rig = Rig::start(srv, number, "")?;
+        let mut rig = Rig::start(srv, AT_A_TIME + number, "")?;
         let client = Client::new(Address::Unix(rig.socket()));
         runtime.block_on(client.create(&ContainerSpec::default()))?;
         let namespace = rig.namespace()?;
@@ -165,12 +169,12 @@ fn broken_rigs_leave_nothing(srv: &Path) -> anyhow::Result<()> {
             rig.order(order)?;
         }
         let dismantled = rig.dismantle();
-        anyhow::ensure!(dismantled.is_err() == orders.contains(&"kill daemon"), "{dismantled:?}");
+        ensure!(dismantled.is_err() == orders.contains(&"kill daemon"), "{dismantled:?}");
         let deadline = Instant::now() + Duration::from_secs(60);
         while !rig::members(&namespace)?.is_empty()
             || of_containers.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists())
         {
-            anyhow::ensure!(Instant::now() < deadline, "{orders:?} leaves processes");
+            ensure!(Instant::now() < deadline, "{orders:?} leaves processes");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
