@@ -163,7 +163,7 @@ impl Container {
     /// Whether clients may see it without asking for everything.
     pub fn is_created(&self) -> bool {
         let inner = self.inner();
-        inner.record.phase == Phase::Created
+        matches!(inner.record.phase, Phase::Created | Phase::Stopped)
     }
 
     /// It has been made, or taken over: anybody may use it.

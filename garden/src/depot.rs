@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use garden_api::{ContainerSpec, PortMapping};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::fault;
 
@@ -27,6 +28,8 @@ pub enum Phase {
     Creating,
     /// Acknowledged.
     Created,
+    /// The same, and stopped: its processes were told to end.
+    Stopped,
     /// Being removed; whoever finds it after a restart goes on with that.
     Destroying,
 }
@@ -62,9 +65,6 @@ pub struct Record {
     pub spec: ContainerSpec,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Stop has succeeded.
-    #[serde(default)]
-    pub stopped: bool,
     /// Ticket of its process 1.
     pub init: u64,
     /// Its cgroup slot.
@@ -82,7 +82,7 @@ pub struct Record {
     pub image_env: Vec<String>,
     /// Network state, as the networker gave it.
     #[serde(default)]
-    pub network: serde_json::Value,
+    pub network: Value,
     /// Ports, in the order they were mapped.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
@@ -97,8 +97,13 @@ pub struct Record {
     pub processes: BTreeMap<String, ProcessRecord>,
 }
 
-/// Version of [`Record`] that this build writes.
-pub const VERSION: u32 = 1;
+/// Version of [`Record`] that this build writes; it reads all before too.
+///
+/// | version | what is different |
+/// |---|---|
+/// | 1 | `stopped` beside `phase` |
+/// | 2 | `stopped` is a phase |
+pub const VERSION: u32 = 2;
 
 const RECORD: &str = "container.json";
 
@@ -187,18 +192,42 @@ impl Depot {
         }
     }
 
-    /// Every directory's handle, with its record; `Err` says why a record cannot be read.
+    /// Every directory's handle, with its record; `Err` says why a record cannot be read:
+    /// `InvalidData` or `UnexpectedEof` where it is none, `Unsupported` where a newer build wrote it.
     pub fn read_all(&self) -> io::Result<Vec<(String, io::Result<Record>)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(context("list the depot", &self.path))? {
             let entry = entry?;
             let Ok(handle) = entry.file_name().into_string() else { continue };
             let path = entry.path().join(RECORD);
-            let record = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            let record = fs::read(&path).and_then(|bytes| decode(&bytes));
             found.push((handle, record.map_err(context("read", &path))));
         }
         Ok(found)
     }
+}
+
+/// Reads a record of any version up to ours.
+fn decode(bytes: &[u8]) -> io::Result<Record> {
+    let mut record: Value = serde_json::from_slice(bytes)?;
+    match record["version"].as_u64() {
+        Some(1) => {
+            let stopped = record.as_object_mut().and_then(|fields| fields.remove("stopped"));
+            if stopped == Some(Value::Bool(true)) && record["phase"] == "created" {
+                record["phase"] = "stopped".into();
+            }
+            record["version"] = VERSION.into();
+        }
+        Some(newer) if newer > VERSION.into() => {
+            let unknown = format!(
+                "it has version {newer}, and this build knows none above {VERSION}: a newer build \
+                 has been here"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, unknown));
+        }
+        _ => {}
+    }
+    Ok(serde_json::from_value(record)?)
 }
 
 /// Why a handle is not one.
@@ -226,7 +255,6 @@ mod tests {
             version: VERSION,
             spec: ContainerSpec { handle: handle.into(), ..ContainerSpec::default() },
             phase: Phase::Creating,
-            stopped: false,
             init: 7,
             slot: 3,
             volume: 4,
@@ -283,6 +311,48 @@ mod tests {
         assert!(!second.is_finished());
         drop(first);
         second.join().unwrap().unwrap();
+    }
+
+    /// As a build of then wrote it.
+    const FIRST: &str = r#"{"version":1,"spec":{"handle":"old","grace_time":300000000000,"rootfs":"/image"},
+        "phase":"created","stopped":true,"init":4,"slot":2,"created":1764055000000000000,
+        "image_env":["LANG=C"],"network":{"subnet":"10.254.0.4/30"},
+        "ports":[{"HostPort":61001,"ContainerPort":8080}],
+        "properties":{"garden.state":"created"},"events":["Out of memory"],
+        "processes":{"p":{"ticket":9,"terminal":true,"exit":{"status":3}},
+        "q":{"ticket":10,"terminal":false}}}"#;
+
+    #[test]
+    fn records_of_older_builds_are_read_and_those_of_newer_ones_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let depot = Depot::open(place.path()).unwrap();
+        fs::create_dir(depot.directory("old")).unwrap();
+        let read = |content: &str| {
+            fs::write(depot.directory("old").join(RECORD), content).unwrap();
+            depot.read_all().unwrap().remove(0).1
+        };
+        let old = read(FIRST).unwrap();
+        assert_eq!((old.version, old.phase), (VERSION, Phase::Stopped));
+        assert_eq!(
+            (old.init, old.slot, old.events.as_slice()),
+            (4, 2, &["Out of memory".into()][..])
+        );
+        assert_eq!((old.ports[0].host_port, old.properties.len()), (61001, 1));
+        assert_eq!(old.processes["p"].exit, Some(ExitRecord::Status(3)));
+        assert_eq!((old.processes["p"].terminal, old.processes["q"].ticket), (true, 10));
+        let phase = |text: &str| read(&FIRST.replace("true,\"init", text)).unwrap().phase;
+        assert_eq!(phase("false,\"init"), Phase::Created);
+        let destroying = FIRST.replace("\"created\",\"stopped\"", "\"destroying\",\"stopped\"");
+        assert_eq!(read(&destroying).unwrap().phase, Phase::Destroying);
+        // What is read is what would have been written.
+        depot.save(&old).unwrap();
+        let again = depot.read_all().unwrap().remove(0).1.unwrap();
+        assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&old).unwrap());
+
+        let newer = FIRST.replace("\"version\":1", "\"version\":3");
+        let error = read(&newer).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("old/container.json: it has version 3"), "{error}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::container::{Call, Container};
-use crate::depot::Depot;
+use crate::depot::{Depot, Phase};
 use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
@@ -147,7 +147,7 @@ impl Gardener {
         let record = container.record();
         let address = |key: &str| record.properties.get(key).cloned().unwrap_or_default();
         ContainerInfo {
-            state: Some(if record.stopped {
+            state: Some(if record.phase == Phase::Stopped {
                 ContainerState::Stopped
             } else {
                 ContainerState::Active

@@ -61,7 +61,6 @@ impl Gardener {
         let record = Record {
             version: depot::VERSION,
             phase: Phase::Creating,
-            stopped: false,
             init: 0,
             slot: 0,
             volume: 0,

@@ -174,7 +174,9 @@ impl Gardener {
             }
         }
         container.change(&self.depot, |record| {
-            record.stopped = true;
+            if record.phase == Phase::Created {
+                record.phase = Phase::Stopped;
+            }
             record.properties.insert("rundmc.state".into(), "stopped".into());
         })
     }

@@ -39,6 +39,8 @@ impl Gardener {
             .map_err(|error| Error::because("cannot open the depot", &error))?;
         let exits = Arc::new(Exits::default());
         let listener = Arc::clone(&exits);
+        // Before anything is changed: a daemon that is too old for the records must not start.
+        let records = read_records(&depot)?;
         let supervisor = Supervisor::attach(&config.run, move |ended| listener.report(ended))
             .map_err(|error| Error::because("cannot reach the keeper", &error))?;
         let supervisor = Arc::new(supervisor);
@@ -55,7 +57,6 @@ impl Gardener {
             aliases: config.image_aliases.clone(),
         };
         let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
-        let records = read_records(&depot)?;
         let (number, ticket) = next_numbers(&records, &supervisor, &hierarchy, &volumes)?;
         let maker = Arc::new(Maker {
             supervisor: Arc::clone(&supervisor),
@@ -120,7 +121,8 @@ impl Gardener {
                     .map_err(|error| Error::because("cannot remove a broken record", &error))?;
                 continue;
             };
-            let whole = record.phase == Phase::Created && !self.config.destroy_on_start;
+            let acknowledged = matches!(record.phase, Phase::Created | Phase::Stopped);
+            let whole = acknowledged && !self.config.destroy_on_start;
             let grace_time = record.properties.get(GRACE_TIME).and_then(|text| text.parse().ok());
             let grace_time = grace_time.map_or(Duration::ZERO, Duration::from_nanos);
             let container = Arc::new(Container::new(record.clone(), grace_time));
@@ -367,5 +369,10 @@ mod tests {
         std::fs::create_dir_all(depot.directory("busy").join("container.json")).unwrap();
         let error = super::read_records(&depot).unwrap_err().to_string();
         assert!(error.contains("container busy") && error.contains("container.json"), "{error}");
+        std::fs::remove_dir(depot.directory("busy").join("container.json")).unwrap();
+        // What a newer build wrote is not ours to remove.
+        std::fs::write(depot.directory("busy").join("container.json"), "{\"version\":3}").unwrap();
+        let error = super::read_records(&depot).unwrap_err().to_string();
+        assert!(error.contains("container busy") && error.contains("newer build"), "{error}");
     }
 }
