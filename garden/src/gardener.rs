@@ -282,14 +282,24 @@ impl Gardener {
         next
     }
 
-    /// From now on clients go because the daemon does, which ends nobody's input.
-    pub fn keep_inputs(&self) {
+    /// From now on clients go because the daemon does, which ends nobody's input, and what processes
+    /// write is left to the next daemon.
+    pub fn keep_streams(&self) {
         self.leaving.store(true, Ordering::SeqCst);
+        let containers: Vec<_> = self.containers().values().cloned().collect();
+        for process in containers.iter().flat_map(|container| container.processes()) {
+            for (stream, unheard) in process.hold().into_iter().enumerate() {
+                let kept = self.supervisor.give_back(process.ticket(), stream, &unheard);
+                if let Err(error) = kept {
+                    tracing::warn!(process = process.id(), %error, "output that nobody has heard is lost");
+                }
+            }
+        }
     }
 
     /// Parts from the containers, which run on. What was parked is removed.
     pub fn leave(&self) {
-        self.keep_inputs();
+        self.keep_streams();
         self.pool.close();
         self.leavings.close();
     }

@@ -105,6 +105,8 @@ struct Fan {
     early: Option<VecDeque<u8>>,
     clients: Vec<Client>,
     ended: bool,
+    /// Nothing more is read: it is the next daemon's.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Client {
 
 impl Fan {
     fn new(early: Vec<u8>) -> Self {
-        Self { early: Some(early.into()), clients: Vec::new(), ended: false }
+        Self { early: Some(early.into()), ..Self::default() }
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -286,6 +288,16 @@ impl Process {
         Ok(())
     }
 
+    /// Leaves what it writes from now on to the next daemon; answers what has been read and that no
+    /// client has had. Clients get what is in their queues.
+    pub fn hold(&self) -> [Vec<u8>; 2] {
+        self.fans.each_ref().map(|fan| {
+            let mut fan = lock(fan);
+            fan.held = true;
+            fan.early.take().unwrap_or_default().into()
+        })
+    }
+
     /// It has ended.
     pub fn exited(&self, exit: Exit) {
         self.exit.send_replace(Some(exit));
@@ -313,22 +325,41 @@ impl Process {
                 }
             };
             let Ok(mut ready) = ready else { break };
-            match ready.try_io(|source| Ok(rustix::io::read(source.as_fd(), &mut buffer)?)) {
-                Ok(Ok(length @ 1..)) => lock(&self.fans[stream]).put(&buffer[..length]),
+            match ready.try_io(|source| self.pass_on(stream, source, &mut buffer)) {
+                Ok(Ok(1..)) => {}
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_would_block) => {}
                 // End of file, or EIO of a terminal that nobody has open any more.
                 Ok(_) => break,
             }
         }
-        lock(&self.fans[stream]).end();
+        let mut fan = lock(&self.fans[stream]);
+        if !fan.held {
+            fan.end();
+        }
+    }
+
+    /// Reads once, for all who listen. Under their lock: what has been read when a stream is held
+    /// is in their queues.
+    fn pass_on(
+        &self,
+        stream: usize,
+        source: &AsyncFd<OwnedFd>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        let mut fan = lock(&self.fans[stream]);
+        if fan.held {
+            return Ok(0);
+        }
+        let length = rustix::io::read(source.as_fd(), &mut *buffer)?;
+        fan.put(&buffer[..length]);
+        Ok(length)
     }
 
     /// What a process wrote before it ended is in the pipe by now, which holds so much at most.
     fn read_rest(&self, stream: usize, source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) {
         let mut left = MOST_PIPED;
-        while let Ok(length @ 1..) = rustix::io::read(source.as_fd(), &mut *buffer) {
-            lock(&self.fans[stream]).put(&buffer[..length]);
+        while let Ok(length @ 1..) = self.pass_on(stream, source, buffer) {
             left = left.saturating_sub(length);
             if left == 0 {
                 break;
@@ -350,6 +381,10 @@ impl Process {
                 hurry.send_replace(true);
                 let _ = pump.await;
             }
+        }
+        if self.fans.iter().any(|fan| lock(fan).held) {
+            // The rest of its output and its end are the next daemon's.
+            return;
         }
         self.fans.iter().for_each(|fan| lock(fan).end());
         lock(&self.input).file = None;

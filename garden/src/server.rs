@@ -106,7 +106,9 @@ pub async fn serve(
     let mut asked = stop;
     let ordered = tokio::spawn(async move {
         let _ = asked.wait_for(|stop| *stop).await;
-        told.keep_inputs();
+        if let Err(error) = tokio::task::spawn_blocking(move || told.keep_streams()).await {
+            tracing::error!(%error, "processes' streams are not kept");
+        }
         stopper.send_replace(true);
         stopper.closed().await;
     });

@@ -155,6 +155,26 @@ fn what_was_written_meanwhile_is_given_to_the_first_attach_alone() {
 }
 
 #[test]
+fn what_nobody_has_heard_outlives_several_restarts() {
+    let mut plot = Plot::new();
+    let signs = shared(&plot);
+    plot.create_as(ContainerSpec {
+        handle: "unheard".into(),
+        bind_mounts: vec![signs.mount()],
+        ..ContainerSpec::default()
+    });
+    let script = "echo one; touch /signs/one; read go; echo two; exit 4";
+    drop(plot.garden().run("unheard", &named("p", script)).unwrap());
+    signs.hear("one");
+    plot.restart();
+    plot.restart();
+    let process = plot.attach(plot.garden().process("unheard", "p").unwrap());
+    process.say("go\n");
+    let (exit, output, _) = process.end_open();
+    assert_eq!((exit, output.as_str()), (Exit::Status(4), "one\ntwo\n"));
+}
+
+#[test]
 fn a_container_whose_process_1_died_with_the_daemon_is_removed() {
     let mut plot = Plot::new();
     let before = plot.settled();

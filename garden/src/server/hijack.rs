@@ -157,7 +157,11 @@ pub(super) async fn converse(
                 connection::close(wire).await;
             }
         }
-        End::Stopping => attachment.leave_input(),
+        End::Stopping => {
+            attachment.leave_input();
+            // The streams still pass on what has been read.
+            ticket.end();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A process's output on connections of its own: raw bytes until the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -9,6 +10,9 @@ use super::{Shared, connection, reply};
 use crate::http::wire::Halves;
 use crate::http::{RequestHead, Wire};
 use crate::process::Piece;
+
+/// How long a client may take what has been read for it when the server stops.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// Serves one stream of the attach that a token names. An unknown token gets an empty stream.
 pub(super) async fn serve(
@@ -28,20 +32,28 @@ pub(super) async fn serve(
     tokio::select! {
         biased;
         _ = cut.wait_for(|cut| *cut) => {}
-        () = shared.stopped() => {}
-        () = copy(&outputs, stream, &mut halves) => {}
+        () = copy(shared, &outputs, stream, &mut halves) => {}
+        () = overstayed(shared) => {}
     }
     // What the peer sent has been read, so this is no reset.
     let _ = halves.write.shutdown().await;
 }
 
-async fn copy(outputs: &Arc<Outputs>, stream: usize, halves: &mut Halves) {
+/// A client has had its time since the server was told to stop.
+async fn overstayed(shared: &Shared) {
+    shared.stopped().await;
+    tokio::time::sleep(LAST_OUTPUT).await;
+}
+
+/// Copies to the end of the output; of a server that stops, to the end of what waits.
+async fn copy(shared: &Shared, outputs: &Arc<Outputs>, stream: usize, halves: &mut Halves) {
     let mut ignored = [0; 4096];
     let mut listens = true;
     loop {
         let piece = tokio::select! {
             biased;
             piece = next(outputs, stream) => piece,
+            () = shared.stopped() => return,
             // Nothing is expected from the client. Whether it has closed its side or all of the
             // connection cannot be told by reading, so neither ends the stream.
             read = halves.read.read(&mut ignored), if listens => {

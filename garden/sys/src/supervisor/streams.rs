@@ -86,6 +86,29 @@ impl Supervisor {
         descriptors.pop().ok_or(Error::Disconnected { attempt: "hand over a pidfd" })
     }
 
+    /// Puts output into a child's ring that was taken from its stream and that nobody has had, for the
+    /// next daemon. Only a daemon may that is about to leave and has read what was in the ring.
+    pub fn give_back(&self, ticket: u64, stream: usize, mut bytes: &[u8]) -> Result<(), Error> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let link = self.inner.current_link(PATIENCE)?;
+        let Some((index, slot)) = link.ledger.find(ticket) else { return Ok(()) };
+        let drained = &slot.drained[stream];
+        while !bytes.is_empty() {
+            let total = drained.load(Ordering::Acquire);
+            let into = usize::try_from(total % ledger::RING as u64).unwrap_or(0);
+            let (now, later) = bytes.split_at(bytes.len().min(ledger::RING - into));
+            let offset = ledger::ring_offset(index, stream) + into;
+            link.rings
+                .write_all_at(now, offset as u64)
+                .map_err(io_error("keep output for the next daemon"))?;
+            drained.store(total + now.len() as u64, Ordering::Release);
+            bytes = later;
+        }
+        Ok(())
+    }
+
     /// Closes the supervisor's ends of a process's stdin, so that closing the daemon's own is the
     /// end of its input.
     pub fn end_input(&self, ticket: u64) -> Result<(), Error> {
