@@ -101,7 +101,7 @@ impl Supervisor {
     /// Every child that the ledger knows.
     pub fn children(&self) -> Result<Vec<Child>, Error> {
         let link = self.inner.current_link(PATIENCE)?;
-        Ok(link.ledger.slots().iter().filter_map(child_of).collect())
+        Ok(link.ledger.slots().filter_map(child_of).collect())
     }
 
     /// What the ledger says about one child; `None` when it never was, or has been released.
@@ -153,13 +153,32 @@ impl Supervisor {
         Ok(fs::read(&path).map_err(io_error(format!("read {path}")))? == PROGRAM)
     }
 
-    /// Replaces keeper and anchor by `program`, under the same pids. An error means that the old
-    /// ones go on.
+    /// Replaces keeper and anchor by `program`, under the same pids; a ledger of an older layout is
+    /// converted. An error means that the old ones go on.
     pub fn upgrade(&self, program: &[u8]) -> Result<(), Error> {
         let file = sealed_file("supervisor", program)
             .map_err(io_error("write the supervisor's program"))?;
         let message = Message { operation: operation::UPGRADE, ..Message::default() };
-        self.inner.ask("run another program", message, &[file.as_fd()]).map(drop)
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let link = self.inner.current_link(PATIENCE)?;
+            match self.inner.ask("run another program", message, &[file.as_fd()]) {
+                Ok(_) => {
+                    // What the old keeper's link shows is of no use any more.
+                    self.inner.wait_for_other_link(&link);
+                    return Ok(());
+                }
+                // To do it twice does no harm.
+                Err(Error::Disconnected { .. }) if Instant::now() < deadline => {}
+                Err(Error::Refused { source, .. })
+                    if source.raw_os_error() == Some(raw::Errno::EPROTO.0) =>
+                {
+                    let attempt = "run a program that does not know its ledger's layout";
+                    return Err(Error::Refused { attempt, source });
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

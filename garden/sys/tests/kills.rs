@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use cell::{Cell, Streams, kernel_keeps_statuses, kill, wait_until};
 use chance::{Random, number};
+use garden_sys as build;
 use garden_sys::supervisor::{Exit, Taken};
 
 /// Kills so far apart lose no status, whatever the kernel.

@@ -5,6 +5,7 @@ mod cell;
 use std::io::{Read, Write};
 
 use cell::{Cell, Streams, all, kernel_keeps_statuses, kill, wait_until};
+use garden_sys as build;
 use garden_sys::program::wire::Step;
 use garden_sys::supervisor::{Exit, Taken};
 

@@ -57,6 +57,13 @@ impl Plot {
 
     /// A Garden on a host whose network is prepared.
     pub fn on(host: Place, adjust: impl FnOnce(&mut Config)) -> Self {
+        let mut plot = Self::prepared(host, adjust);
+        plot.come_back();
+        plot
+    }
+
+    /// The places of a Garden that is not started.
+    pub fn prepared(host: Place, adjust: impl FnOnce(&mut Config)) -> Self {
         let number = PLOTS.fetch_add(1, Ordering::Relaxed);
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| -> PathBuf { directory.path().join(name) };
@@ -74,10 +81,7 @@ impl Plot {
             ..Config::default()
         };
         adjust(&mut config);
-        let mut plot =
-            Self { host, directory, config, runtime: runtime(), garden: None, server: None };
-        plot.come_back();
-        plot
+        Self { host, directory, config, runtime: runtime(), garden: None, server: None }
     }
 
     pub fn garden(&self) -> &Arc<Gardener> {

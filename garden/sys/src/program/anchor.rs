@@ -121,13 +121,15 @@ fn own_root() -> Answer<()> {
     raw::chdir(c"/")
 }
 
+/// Stands guard. Nobody else writes to the ledger while it is converted: a keeper that there is has
+/// asked us to run this program, and waits.
 fn guard(mut keeper: Option<i32>) -> Errno {
     raw::set_name(c"bloomery-anchor");
     raw::set_signal_mask(keeper::BLOCKED_SIGNALS);
     store::occupy();
     let _ = raw::prctl(raw::option::SET_CHILD_SUBREAPER, 1, 0);
     let prepared = || {
-        let ledger = store::open_ledger()?;
+        let ledger = store::convert_ledger()?;
         let signals = raw::signalfd(raw::signal_bit(SIGCHLD))?;
         let epoll = raw::epoll_create()?;
         raw::epoll_add(epoll, signals, 0)?;
@@ -139,6 +141,8 @@ fn guard(mut keeper: Option<i32>) -> Errno {
     };
     if keeper.is_some() {
         let _ = raw::epoll_add(epoll, store::ANCHOR_END, 1);
+        // It may be waiting for the ledger, see `keeper::wait_for_ledger`.
+        let _ = Note::News.send(store::ANCHOR_END, &[]);
     }
     let mut last_start = 0;
     loop {
@@ -221,19 +225,25 @@ fn listen_to_keeper(keeper: Option<i32>) -> bool {
     leave
 }
 
-/// Executes the new program under this pid. It keeps the keeper it has.
+/// Executes the new program under this pid. It keeps the keeper it has, which runs that program
+/// already; where we cannot follow, that keeper becomes the anchor.
 fn upgrade(descriptors: &[Fd], keeper: Option<i32>) {
-    let ([program], Some(keeper)) = (descriptors, keeper) else { return };
+    let [program] = descriptors else { return };
     if raw::dup3(*program, store::PROGRAM, false).is_err() {
-        return;
+        raw::exit(1);
     }
-    let mut digits = [0; 12];
-    let _ = raw::set_close_on_exec(store::ANCHOR_END, false);
-    raw::execute(
-        store::PROGRAM,
-        &[c"bloomery-anchor", c"anchor-again", raw::decimal(keeper, &mut digits)],
-    );
-    let _ = raw::set_close_on_exec(store::ANCHOR_END, true);
+    match keeper {
+        Some(keeper) => {
+            let mut digits = [0; 12];
+            let digits = raw::decimal(keeper, &mut digits);
+            let _ = raw::set_close_on_exec(store::ANCHOR_END, false);
+            raw::execute(store::PROGRAM, &[c"bloomery-anchor", c"anchor-again", digits]);
+        }
+        None => {
+            raw::execute(store::PROGRAM, &[c"bloomery-anchor", c"anchor-again"]);
+        }
+    }
+    raw::exit(1);
 }
 
 #[derive(PartialEq, Eq)]

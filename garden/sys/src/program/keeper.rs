@@ -96,7 +96,8 @@ pub fn run() -> Errno {
     // Inherited from an earlier keeper, or from the anchor; else something else would be there soon.
     let hears_exits = raw::is_open(store::EXITS);
     store::occupy();
-    let keeper = match Keeper::start(hears_exits) {
+    let started = upgrade::wait_for_ledger().and_then(|ledger| Keeper::start(ledger, hears_exits));
+    let keeper = match started {
         Ok(keeper) => keeper,
         Err(errno) => return errno,
     };
@@ -113,8 +114,7 @@ pub fn run() -> Errno {
 }
 
 impl Keeper {
-    fn start(hears_exits: bool) -> Answer<Self> {
-        let ledger = store::open_ledger()?;
+    fn start(ledger: Ledger, hears_exits: bool) -> Answer<Self> {
         let epoll = raw::epoll_create()?;
         let signals = raw::signalfd(signal_bit(SIGCHLD))?;
         let unshared = raw::eventfd()?;
@@ -188,9 +188,7 @@ impl Keeper {
 
     fn leave_when_idle(&mut self) -> Option<Errno> {
         let now = raw::now();
-        if self.daemon.is_some()
-            || self.ledger.slots().iter().any(|slot| slot.state() != State::Free)
-        {
+        if self.daemon.is_some() || self.ledger.slots().any(|slot| slot.state() != State::Free) {
             self.busy_at = now;
         }
         if now - self.busy_at < LEAVE_AFTER {

@@ -47,7 +47,7 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
             anchor::again(keeper)
         }
         Some(b"keeper") => keeper::run(),
-        Some(b"check") => store::open_ledger().map_or_else(|errno| errno, |_| raw::Errno(0)),
+        Some(b"check") => store::prepare_ledger().err().unwrap_or(raw::Errno(0)),
         _ => raw::Errno::EINVAL,
     };
     raw::exit(ended.0)

@@ -3,7 +3,7 @@
 //! Both use the same numbers, so that either can be executed anew, or become the other, without
 //! writing anything down: what a number holds follows from the ledger.
 
-use super::ledger::{self, KEPT};
+use super::ledger::{self, KEPT, Ledger, Unreadable};
 use super::raw::{self, Answer, Errno, Fd};
 
 /// Socket that daemons connect to.
@@ -157,11 +157,39 @@ pub fn forget(slot: usize, mask: u32) {
     }
 }
 
-/// Maps the ledger behind [`LEDGER`].
-pub fn open_ledger() -> Answer<ledger::Ledger> {
+/// Maps the ledger behind [`LEDGER`], whatever its layout; EPROTO where that is unknown.
+pub fn open_ledger() -> Answer<Ledger> {
+    map_ledger().map(|(ledger, _)| ledger)
+}
+
+/// The same, with the number of bytes that are mapped.
+fn map_ledger() -> Answer<(Ledger, usize)> {
     let length = raw::file_size(LEDGER)?;
     let at = raw::map_shared(LEDGER, length)?;
     // SAFETY: `length` bytes are mapped at a page boundary and stay so until this process ends;
     // everybody changes them through atomics only.
-    unsafe { ledger::Ledger::open(at, length) }.ok_or(Errno::EPROTO)
+    match unsafe { Ledger::open(at, length) } {
+        Ok(ledger) => Ok((ledger, length)),
+        Err(Unreadable::Version(_)) => Err(Errno::EPROTO),
+        Err(Unreadable::Broken) => Err(Errno::EINVAL),
+    }
+}
+
+/// Sees to it that [`convert_ledger`] will not fail, without changing anything.
+pub fn prepare_ledger() -> Answer<()> {
+    let ledger = open_ledger()?;
+    if ledger.is_current() {
+        return Ok(());
+    }
+    raw::allocate(LEDGER, ledger.converted_size())
+}
+
+/// Brings the ledger to this program's layout. Nobody else may write to it meanwhile.
+pub fn convert_ledger() -> Answer<Ledger> {
+    prepare_ledger()?;
+    let (ledger, length) = map_ledger()?;
+    if ledger.is_current() {
+        return Ok(ledger);
+    }
+    ledger.convert(length).ok_or(Errno::EINVAL)
 }

@@ -21,6 +21,17 @@ pub enum Error {
         /// The keeper's errno.
         source: io::Error,
     },
+    /// The supervisor of a newer build is at work.
+    #[error(
+        "the supervisor's ledger has layout {found}, and this build knows none above {newest}: a newer \
+         build has been here, whose containers run on and need one at least as new"
+    )]
+    TooNew {
+        /// The ledger's layout.
+        found: u32,
+        /// This build's own.
+        newest: u32,
+    },
     /// The keeper went away before it answered; it may have done what was asked.
     #[error("the keeper went away while it was asked to {attempt}")]
     Disconnected {
@@ -34,7 +45,7 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Disconnected { .. } => None,
+            Self::Disconnected { .. } | Self::TooNew { .. } => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::child::{Ended, Exit};
 use super::error::{Error, errno_error, io_error};
 use super::socket::{receive, send, wait_readable};
 use super::{Inner, PATIENCE, lock};
-use crate::program::ledger::Ledger;
+use crate::program::ledger::{Ledger, Unreadable, layout};
 use crate::program::raw;
 use crate::program::wire::{self, Message, flag, operation};
 
@@ -97,7 +97,7 @@ impl Inner {
     }
 
     /// After a failed send the listener is about to notice as well.
-    fn wait_for_other_link(&self, old: &Arc<Link>) {
+    pub(super) fn wait_for_other_link(&self, old: &Arc<Link>) {
         let same =
             |link: &mut Option<Arc<Link>>| link.as_ref().is_some_and(|link| Arc::ptr_eq(link, old));
         let _ = self.linked.wait_timeout_while(lock(&self.link), PATIENCE, same);
@@ -149,6 +149,7 @@ impl Inner {
             let attempt = self.greet();
             match attempt {
                 Ok(link) => return Ok(Arc::new(link)),
+                Err(error @ Error::TooNew { .. }) => return Err(error),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(Error::Io { source, .. })
                     if matches!(
@@ -184,19 +185,24 @@ impl Inner {
         else {
             return Err(Error::Disconnected { attempt: "say hello" });
         };
-        let ledger = map_ledger(ledger_file.as_fd()).map_err(|errno| {
-            io_error("map the keeper's ledger")(io::Error::from_raw_os_error(errno.0))
-        })?;
+        let ledger = map_ledger(ledger_file.as_fd())?;
         let copies = ledger_file.try_clone().and_then(|ledger| Ok((ledger, rings.try_clone()?)));
         *lock(&self.last) = Some(copies.map_err(io_error("duplicate the ledger's descriptor"))?);
         Ok(Link { socket: Arc::new(socket), ledger, rings: File::from(rings) })
     }
 }
 
-fn map_ledger(file: BorrowedFd<'_>) -> Result<Ledger, raw::Errno> {
-    let length = raw::file_size(file.as_raw_fd())?;
-    let at = raw::map_shared(file.as_raw_fd(), length)?;
+/// Maps a ledger of this build's layout or an older one.
+fn map_ledger(file: BorrowedFd<'_>) -> Result<Ledger, Error> {
+    let failed = |errno: raw::Errno| {
+        io_error("map the keeper's ledger")(io::Error::from_raw_os_error(errno.0))
+    };
+    let length = raw::file_size(file.as_raw_fd()).map_err(failed)?;
+    let at = raw::map_shared(file.as_raw_fd(), length).map_err(failed)?;
     // SAFETY: `length` bytes are mapped at a page boundary and stay so until this process ends;
     // everybody changes them through atomics only.
-    unsafe { Ledger::open(at, length) }.ok_or(raw::Errno::EPROTO)
+    unsafe { Ledger::open(at, length) }.map_err(|unreadable| match unreadable {
+        Unreadable::Version(found) => Error::TooNew { found, newest: layout::CURRENT.version },
+        Unreadable::Broken => failed(raw::Errno::EPROTO),
+    })
 }

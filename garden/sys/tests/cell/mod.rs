@@ -1,23 +1,27 @@
-//! A supervisor in a directory of its own, and containers to keep in it.
+//! A supervisor in a directory of its own, and containers to keep in it; of the `build` of
+//! garden-sys that the module above names.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use garden_sys::plan::Plan;
-use garden_sys::program::plan::tag;
-use garden_sys::supervisor::{
+use super::build::plan::Plan;
+use super::build::program::plan::tag;
+use super::build::supervisor::{
     Ended, Exit, Failure, Kept, Launch, Launched, ParkedInit, Supervisor,
 };
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 /// What uid 0 of a container is on the host.
 const ROOT: u32 = 4_294_967_294;
@@ -96,7 +100,7 @@ impl Cell {
             .text(tag::HOSTNAME, &text("cell-test"));
         let plan = plan.seal().unwrap();
         assert_eq!(init.setup(plan.as_fd(), &[root.as_fd()], PATIENCE).unwrap(), Ok(()));
-        Container { pidfd: commit(init) }
+        Container { pidfd: commit(init), ticket }
     }
 
     pub fn run(
@@ -113,6 +117,51 @@ impl Cell {
         user: &str,
         command: &[&str],
     ) -> (u64, Result<Launched, Failure>, Streams) {
+        let (input, input_ours) = pipe();
+        let (output_ours, output) = pipe();
+        let (error_ours, error) = pipe();
+        let ours = [input_ours.as_fd(), output_ours.as_fd(), error_ours.as_fd()];
+        let theirs = [input.as_fd(), output.as_fd(), error.as_fd()];
+        let (ticket, launched) = self.launch(container, user, command, theirs, Kept::Pipes(ours));
+        (
+            ticket,
+            launched,
+            Streams {
+                input: input_ours.into(),
+                output: output_ours.into(),
+                error: error_ours.into(),
+            },
+        )
+    }
+
+    /// The same on a terminal of 30 rows and 100 columns, whose master is answered.
+    pub fn run_on_terminal(
+        &mut self,
+        container: &Container,
+        script: &str,
+    ) -> (u64, Result<Launched, Failure>, OwnedFd) {
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        unlockpt(&master).unwrap();
+        let slave = ptsname(&master, Vec::new()).unwrap();
+        let mode = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(slave, mode, Mode::empty()).unwrap();
+        let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&master, size).unwrap();
+        let command = ["/bin/sh", "-c", script];
+        let kept = Kept::Terminal(master.as_fd());
+        let (ticket, launched) = self.launch(container, "", &command, [slave.as_fd(); 3], kept);
+        (ticket, launched, master)
+    }
+
+    fn launch(
+        &mut self,
+        container: &Container,
+        user: &str,
+        command: &[&str],
+        standard: [BorrowedFd<'_>; 3],
+        kept: Kept<'_>,
+    ) -> (u64, Result<Launched, Failure>) {
         let ticket = self.ticket();
         let mut plan = Plan::new();
         plan.text(tag::PROGRAM, &text(command[0]));
@@ -124,38 +173,22 @@ impl Cell {
         }
         plan.capabilities(0xa804_25fb, 0xa804_25fb);
         let plan = plan.seal().unwrap();
-        let (input, input_ours) = pipe();
-        let (output_ours, output) = pipe();
-        let (error_ours, error) = pipe();
-        let launched = self
-            .supervisor()
-            .launch(
-                ticket,
-                &Launch {
-                    init: container.pidfd.as_fd(),
-                    plan: plan.as_fd(),
-                    standard: [input.as_fd(), output.as_fd(), error.as_fd()],
-                    kept: Kept::Pipes([
-                        input_ours.as_fd(),
-                        output_ours.as_fd(),
-                        error_ours.as_fd(),
-                    ]),
-                    cgroup: None,
-                    joins: Vec::new(),
-                    image: None,
-                    privileged: false,
-                },
-            )
-            .unwrap();
-        (
-            ticket,
-            launched,
-            Streams {
-                input: input_ours.into(),
-                output: output_ours.into(),
-                error: error_ours.into(),
-            },
-        )
+        let launch = Launch {
+            init: container.pidfd.as_fd(),
+            plan: plan.as_fd(),
+            standard,
+            kept,
+            cgroup: None,
+            joins: Vec::new(),
+            image: None,
+            privileged: false,
+        };
+        (ticket, self.supervisor().launch(ticket, &launch).unwrap())
+    }
+
+    /// A child's pidfd, from the supervisor.
+    pub fn pidfd(&self, ticket: u64) -> std::sync::Arc<OwnedFd> {
+        self.supervisor().take(ticket).unwrap().1
     }
 
     pub fn exit_of(&self, ticket: u64) -> Exit {
@@ -197,6 +230,7 @@ impl Drop for Cell {
 
 pub struct Container {
     pub pidfd: std::sync::Arc<OwnedFd>,
+    pub ticket: u64,
 }
 
 pub fn commit(init: ParkedInit) -> std::sync::Arc<OwnedFd> {

@@ -22,7 +22,7 @@ impl Keeper {
         let flags = user | NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET;
         let (ledger, unshared) = (self.ledger, self.unshared);
         self.make(request.ticket, ledger::flag::INIT, &[], descriptors, |index| {
-            let slot = &ledger.slots()[index];
+            let slot = ledger.slot(index);
             // SAFETY: this process has one thread.
             unsafe {
                 launch::spawn(flags, cgroup, slot, || init::parked(control, joins, slot, unshared))
@@ -51,7 +51,7 @@ impl Keeper {
         let (ledger, own_pids) = (self.ledger, self.own_pids);
         let flags = if terminal { ledger::flag::TERMINAL } else { 0 };
         self.make(request.ticket, flags, kept, descriptors, |index| {
-            let slot = &ledger.slots()[index];
+            let slot = ledger.slot(index);
             raw::setns(launch.init, raw::clone::NEWPID)?;
             // SAFETY: this process has one thread.
             let child = unsafe { launch::spawn(0, cgroup, slot, || launch::child(&launch, slot)) };
@@ -126,7 +126,7 @@ impl Keeper {
     fn close_finished_flights(&mut self) {
         for flight in &mut self.in_flight {
             let Some(held) = *flight else { continue };
-            let slot = &self.ledger.slots()[held.slot];
+            let slot = self.ledger.slot(held.slot);
             if slot.has(ledger::flag::UNSHARED) || !slot.is_current() {
                 held.descriptors[..held.count].iter().copied().for_each(raw::close);
                 *flight = None;
@@ -138,22 +138,25 @@ impl Keeper {
     pub(super) fn reap(&mut self) {
         let mut info = [0_u8; 128];
         while raw::read(self.signals, &mut info).is_ok() {}
+        let mut checked = None;
         while let Ok(Some(ended)) = raw::peek_ended(0) {
-            let checked = self.upgrade.filter(|upgrade| upgrade.check == ended.pid);
+            if let Some(upgrade) = self.upgrade.take_if(|upgrade| upgrade.check == ended.pid) {
+                checked = Some((upgrade, ended.status));
+            }
             if let Some((index, _)) = self.ledger.find_child(ended.pid) {
                 self.end(index, ended.status);
             }
             let _ = raw::reap(ended.pid);
-            if let Some(upgrade) = checked {
-                self.upgrade = None;
-                self.finish_upgrade(upgrade, ended.status);
-            }
         }
         self.close_finished_flights();
+        // Last: the next keeper hears of no child whose signal has been read here.
+        if let Some((upgrade, status)) = checked {
+            self.finish_upgrade(upgrade, status);
+        }
     }
 
     pub(super) fn end(&mut self, index: usize, status: i32) {
-        let slot = &self.ledger.slots()[index];
+        let slot = self.ledger.slot(index);
         slot.status.store(status, Relaxed);
         slot.set_state(State::Ended);
         self.untold[index] = true;
@@ -181,7 +184,7 @@ impl Keeper {
     pub(super) fn free(&mut self, index: usize) {
         self.untold[index] = false;
         self.foreign[index] = Foreign::No;
-        let slot = &self.ledger.slots()[index];
+        let slot = self.ledger.slot(index);
         for stream in 0..STREAMS {
             self.empty_ring(index, stream);
         }

@@ -12,7 +12,7 @@
 //! | EMPTY | frees its rings, whose content the daemon has read | ENOENT |
 //! | KILL | SIGKILL by its pidfd, for a child that the daemon never got hold of; one that has ended is no error | ENOENT |
 //! | RELEASE | forgets an ended child: descriptors, rings, slot | ENOENT, EBUSY: it has not ended |
-//! | UPGRADE | see `upgrade`; answered before the new program runs | EBUSY: another is being looked at; EINVAL: the program cannot go on from here |
+//! | UPGRADE | see `upgrade`; answered before the new program runs | EBUSY: another is being looked at; what the new program says, or ENOEXEC |
 //!
 //! ENDED goes the other way, unasked, until the child is released.
 
@@ -77,7 +77,7 @@ impl Keeper {
                 given[..2].copy_from_slice(&[store::LEDGER, store::RINGS]);
                 giving = 2;
                 answer.pid = raw::getpid();
-                answer.slot = u32::try_from(self.ledger.slots().len()).unwrap_or(0);
+                answer.slot = u32::try_from(self.ledger.capacity()).unwrap_or(0);
                 Ok(())
             }
             operation::PARK | operation::LAUNCH => {
@@ -126,7 +126,7 @@ impl Keeper {
         let (Some(socket), true) = (self.daemon, self.greeted) else { return };
         let ledger = self.ledger;
         for (index, untold) in self.untold.iter_mut().enumerate().filter(|(_, untold)| **untold) {
-            let Some(slot) = ledger.slots().get(index) else { return };
+            let slot = ledger.slot(index);
             let lost = slot.state() == State::Lost;
             let message = Message {
                 operation: operation::ENDED,
@@ -145,7 +145,7 @@ impl Keeper {
     }
 
     fn mark_all_untold(&mut self) {
-        for (slot, untold) in self.ledger.slots().iter().zip(self.untold.iter_mut()) {
+        for (slot, untold) in self.ledger.slots().zip(self.untold.iter_mut()) {
             *untold = matches!(slot.state(), State::Ended | State::Lost);
         }
     }

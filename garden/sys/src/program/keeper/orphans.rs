@@ -14,13 +14,14 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::super::ledger::{Slot, State, flag};
 use super::super::raw::{self, Errno};
 use super::super::store::{self, Note};
+use super::upgrade::become_anchor;
 use super::{Foreign, Keeper, LOST_AFTER, name, topic};
 
 impl Keeper {
     /// Makes sense of a ledger that an earlier keeper left in the middle of something.
     pub(super) fn adopt(&mut self) {
         let ledger = self.ledger;
-        for (index, slot) in ledger.slots().iter().enumerate() {
+        for (index, slot) in ledger.slots().enumerate() {
             let pid = slot.pid.load(Relaxed);
             match slot.state() {
                 State::Free => store::forget(index, store::ALL),
@@ -60,18 +61,14 @@ impl Keeper {
             match raw::receive(store::KEEPER_END, &mut bytes, false) {
                 Ok(received) if received.length > 0 => received.close_all(),
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
-                // The anchor is dead. We have everything it had: be the anchor.
-                _ => {
-                    raw::execute(store::PROGRAM, &[c"bloomery-anchor", c"anchor-again"]);
-                    raw::exit(1);
-                }
+                _ => become_anchor(),
             }
         }
         let ledger = self.ledger;
         for (index, foreign) in
             self.foreign.iter_mut().enumerate().filter(|(_, f)| **f != Foreign::No)
         {
-            if ledger.slots().get(index).is_some_and(|slot| !slot.is_current()) {
+            if !ledger.slot(index).is_current() {
                 self.untold[index] = true;
                 raw::epoll_remove(self.epoll, store::place(index, store::PIDFD));
                 *foreign = Foreign::No;
@@ -90,15 +87,15 @@ impl Keeper {
     /// The anchor writes the status of its own children. For others the kernel may still know it;
     /// where it does not, the status is lost once nobody can be about to write it.
     pub(super) fn look_after_foreign(&mut self) {
-        for index in 0..self.ledger.slots().len() {
+        for index in 0..self.ledger.used() {
             let Foreign::EndedAt(since) = self.foreign[index] else { continue };
             let pidfd = store::place(index, store::PIDFD);
-            let pid = self.ledger.slots()[index].pid.load(Relaxed);
+            let pid = self.ledger.slot(index).pid.load(Relaxed);
             let status = raw::zombie_status(pid, pidfd)
                 .or_else(|| raw::reaped_status(pidfd))
-                .or_else(|| heard(&self.ledger.slots()[index]));
+                .or_else(|| heard(self.ledger.slot(index)));
             let patience_over = raw::now() - since >= LOST_AFTER;
-            if !self.ledger.slots()[index].is_current() {
+            if !self.ledger.slot(index).is_current() {
                 self.untold[index] = true;
             } else if let Some(status) = status {
                 self.end(index, status);
@@ -169,7 +166,7 @@ impl Keeper {
     }
 
     fn doubt_all(&self) {
-        for (slot, foreign) in self.ledger.slots().iter().zip(self.foreign) {
+        for (slot, foreign) in self.ledger.slots().zip(self.foreign) {
             if foreign != Foreign::No && slot.has(flag::HEARD) {
                 slot.set(flag::DOUBTFUL);
             }
@@ -177,7 +174,7 @@ impl Keeper {
     }
 
     fn lose(&mut self, index: usize) {
-        let slot = &self.ledger.slots()[index];
+        let slot = self.ledger.slot(index);
         // The status may have been written between our look and now.
         if slot.is_current() {
             slot.set_state(State::Lost);

@@ -10,7 +10,7 @@ use super::{Keeper, name, tell_anchor, topic};
 impl Keeper {
     /// Which of the kept descriptors a stream is.
     fn source(&self, index: usize, stream: usize) -> Option<Fd> {
-        let slot = &self.ledger.slots()[index];
+        let slot = self.ledger.slot(index);
         let which = match (slot.has(ledger::flag::TERMINAL), stream) {
             (true, 0) => 0,
             (true, _) => return None,
@@ -22,7 +22,7 @@ impl Keeper {
 
     pub(super) fn start_draining(&mut self) {
         self.draining = true;
-        for index in 0..self.ledger.slots().len() {
+        for index in 0..self.ledger.used() {
             for stream in 0..STREAMS {
                 if let Some(source) = self.source(index, stream) {
                     let _ = raw::epoll_add(
@@ -39,7 +39,7 @@ impl Keeper {
         if !core::mem::replace(&mut self.draining, false) {
             return;
         }
-        for index in 0..self.ledger.slots().len() {
+        for index in 0..self.ledger.used() {
             for stream in 0..STREAMS {
                 if let Some(source) = self.source(index, stream) {
                     raw::epoll_remove(self.epoll, source);
@@ -50,7 +50,7 @@ impl Keeper {
 
     /// Moves what can be read at once into the ring; the oldest bytes give way.
     pub(super) fn drain(&mut self, index: usize, stream: usize) {
-        if !self.draining || index >= self.ledger.slots().len() {
+        if !self.draining || index >= self.ledger.used() {
             return;
         }
         let Some(source) = self.source(index, stream) else { return };
@@ -64,7 +64,7 @@ impl Keeper {
     }
 
     fn append(&mut self, index: usize, stream: usize, mut bytes: &[u8]) {
-        let drained = &self.ledger.slots()[index].drained[stream];
+        let drained = &self.ledger.slot(index).drained[stream];
         let start = ledger::ring_offset(index, stream);
         let mut total = drained.load(Relaxed);
         while !bytes.is_empty() {
@@ -106,7 +106,7 @@ impl Keeper {
     }
 
     pub(super) fn empty_ring(&self, index: usize, stream: usize) {
-        let drained = &self.ledger.slots()[index].drained[stream];
+        let drained = &self.ledger.slot(index).drained[stream];
         if drained.swap(0, core::sync::atomic::Ordering::AcqRel) > 0 {
             let _ = raw::punch_hole(store::RINGS, ledger::ring_offset(index, stream), RING);
         }

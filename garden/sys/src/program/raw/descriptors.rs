@@ -71,6 +71,12 @@ pub fn set_nonblocking(fd: Fd) -> Answer<()> {
     unsafe { call(number::FCNTL, [fd_word(fd), 4, flags | 0o4000, 0, 0, 0]) }.map(drop)
 }
 
+/// Makes a file so long and backs all of it with memory or disk (fallocate(2)).
+pub fn allocate(fd: Fd, length: usize) -> Answer<()> {
+    // SAFETY: takes no pointer.
+    unsafe { call(number::FALLOCATE, [fd_word(fd), 0, 0, length, 0, 0]) }.map(drop)
+}
+
 /// Frees the pages of a range of a memory file, leaving zeroes (fallocate(2) PUNCH_HOLE).
 pub fn punch_hole(fd: Fd, offset: usize, length: usize) -> Answer<()> {
     // SAFETY: takes no pointer.
