@@ -185,7 +185,7 @@ fn an_image_is_copied_only_where_its_file_system_has_no_idmapped_mounts() {
         let owners = "stat -c %u:%g /bin/busybox /home/vcap; touch /bin/x; stat -c %u:%g /bin/x";
         assert_eq!(told(&plot, kind, owners), "0:0\n2000:2000\n0:0\n", "{kind}");
         // Root's files are not root's on the host, and the image is as it was.
-        let made = fs::metadata(plot.config.store.join(format!("volumes/{kind}/upper/bin/x")));
+        let made = fs::metadata(plot.volume(kind).join("upper/bin/x"));
         assert_eq!(made.unwrap().uid(), u32::MAX - 1, "{kind}");
         assert_eq!(fs::metadata(place(kind).join("bin/busybox")).unwrap().uid(), 0, "{kind}");
     }
