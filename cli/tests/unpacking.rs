@@ -105,6 +105,13 @@ fn an_image_that_was_being_unpacked_is_unpacked_anew() {
     });
 }
 
+/// Where a container's files are on the host.
+fn volume(site: &Site, handle: &str) -> PathBuf {
+    let record = std::fs::read(site.config.depot.join(handle).join("container.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    site.config.store.join("volumes").join(record["volume"].to_string())
+}
+
 /// Pids of what unpacks for clients in containers of this site.
 fn unpackers(site: &Site) -> Vec<i32> {
     let (keeper, anchor) = site::traces::supervisor(&site.config.run);
@@ -134,7 +141,7 @@ fn an_archive_that_was_streamed_in_leaves_no_process_and_can_be_sent_again() {
         }
         let archive = archive.into_inner().unwrap();
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
-        let written = site.config.store.join("volumes/box/upper/in/9");
+        let written = volume(&site, "box").join("upper/in/9");
         let killing = async {
             // Half of it, and the connection stays.
             ours.write_all(&archive[..archive.len() / 2]).await.unwrap();

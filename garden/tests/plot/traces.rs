@@ -29,6 +29,8 @@ pub struct Traces {
     pub links: usize,
     /// Lines of the Garden's table.
     pub rules: usize,
+    /// Links with rules of their own.
+    pub ruled_links: usize,
 }
 
 impl Traces {
@@ -48,6 +50,8 @@ impl Traces {
             target.starts_with(&here) && target != here
         };
         let links = format!("w{}-", config.tag);
+        let table = table(&config.tag);
+        let chain = format!("\tchain {links}");
         Self {
             containers: count(config.depot.clone()),
             volumes: count(config.store.join("volumes")),
@@ -57,7 +61,8 @@ impl Traces {
             descriptors: [kept(keeper), kept(anchor)],
             mounts: mounts.lines().filter(below).count(),
             links: names("/sys/class/net").filter(|name| name.starts_with(&links)).count(),
-            rules: rules(&config.tag),
+            rules: table.len(),
+            ruled_links: table.iter().filter(|line| line.starts_with(&chain)).count(),
         }
     }
 
@@ -67,12 +72,14 @@ impl Traces {
         let kept = expected + 4 * processes;
         let mut last = Self::default();
         until(|| {
-            // Seen twice the same: the networker's part comes last.
+            // The networker's part comes last; a Garden in a network namespace of its own has none
+            // here. Seen twice the same, for the rest.
             let now = Self::of(config);
             let settled = now.cgroups == expected
                 && now.volumes == expected
                 && now.descriptors == [kept, kept]
                 && now.processes == expected + processes
+                && (now.ruled_links == expected || now.rules == 0)
                 && now == last;
             last = now;
             settled
@@ -115,7 +122,8 @@ fn cgroups(tag: &str) -> usize {
     roots.iter().flat_map(root).filter(|name| name.parse::<u32>().is_ok()).count()
 }
 
-fn rules(tag: &str) -> usize {
+/// Lines of a Garden's table.
+fn table(tag: &str) -> Vec<String> {
     let listed = Command::new("nft").args(["list", "ruleset"]).output();
     let listed = listed.expect("the tests need Debian's nftables").stdout;
     let listed = String::from_utf8(listed).unwrap();
@@ -125,7 +133,7 @@ fn rules(tag: &str) -> usize {
         name == Some(table.as_str())
     };
     let mut lines = listed.lines().skip_while(|line| !own(line));
-    lines.by_ref().take_while(|line| *line != "}").count()
+    lines.by_ref().take_while(|line| *line != "}").map(str::to_owned).collect()
 }
 
 /// Pids of keeper and anchor: they write to the log of their directory.
