@@ -1,0 +1,3 @@
+//! Places instances and tasks on cells by auction.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Packages, droplets, buildpacks and application files, by key.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Tells routers which instances answer for which routes.
+
+#![forbid(unsafe_code)]

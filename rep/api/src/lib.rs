@@ -1,0 +1,3 @@
+//! The JSON that auctioneer, BBS and rep exchange: cell states, work, metrics.
+
+#![forbid(unsafe_code)]
