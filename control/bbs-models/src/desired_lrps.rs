@@ -6,7 +6,7 @@ use crate::generated::models::{
 
 /// The first five dash-separated parts of a process guid: the app's guid when the Cloud Controller
 /// made the process guid, which is app guid and version joined by a dash.
-pub(crate) fn app_guid(process_guid: &str) -> &str {
+pub fn app_guid(process_guid: &str) -> &str {
     match process_guid.match_indices('-').nth(4) {
         Some((end, _)) => &process_guid[..end],
         None => process_guid,

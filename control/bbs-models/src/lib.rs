@@ -46,6 +46,7 @@ mod validation;
 pub use buffa::{DecodeError, EnumValue, Message, MessageField};
 
 pub use crate::actual_lrps::state;
+pub use crate::desired_lrps::app_guid;
 pub use crate::events::{Event, EventKind, UnknownEvent};
 pub use crate::generated::models::*;
 pub use crate::validation::{Problems, Validate};
