@@ -1,0 +1,7 @@
+CREATE TABLE locks (
+    key TEXT PRIMARY KEY NOT NULL,
+    owner TEXT NOT NULL,
+    value TEXT NOT NULL,
+    type_code INTEGER NOT NULL,
+    ttl_seconds INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
