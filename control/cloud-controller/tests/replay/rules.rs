@@ -1,0 +1,219 @@
+//! Rules that no recording shows: who may do what, what is refused, what survives.
+
+use serde_json::{Value, json};
+
+use crate::platform::{CC, Platform, zip_of};
+
+async fn as_user(platform: &Platform, token: &str, method: &str, path: &str, body: Value) -> Value {
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let answer = platform.send_as(token, method, path, "application/json", body).await;
+    json!({"status": answer.0.status().as_u16(), "body": answer.json()})
+}
+
+#[tokio::test]
+async fn people_see_and_do_what_their_roles_allow() {
+    let platform = Platform::new().await;
+    let app = platform.started("web1").await;
+    let dev = platform.token_of("dev").await;
+    let get = |path: String| {
+        let (platform, dev) = (&platform, &dev);
+        async move { as_user(platform, dev, "GET", &path, Value::Null).await }
+    };
+    let apps = get("/v3/apps".into()).await;
+    assert_eq!(apps["body"]["pagination"]["total_results"], 0, "{apps}");
+    assert_eq!(get(format!("/v3/apps/{app}")).await["status"], 404);
+    assert_eq!(get("/v3/organizations".into()).await["body"]["resources"], json!([]));
+    let made = as_user(&platform, &dev, "POST", "/v3/organizations", json!({"name": "x"})).await;
+    assert_eq!(made["body"]["errors"][0]["code"], 10003, "{made}");
+
+    let org = platform.guid("/v3/organizations?names=o1").await;
+    let space = platform.guid("/v3/spaces?names=s1").await;
+    let role = |kind: &str, place: &str, guid: &str| {
+        json!({"type": kind, "relationships": {"user": {"data": {"username": "dev"}},
+            place: {"data": {"guid": guid}}}})
+    };
+    let early = platform.post("/v3/roles", role("space_auditor", "space", &space)).await;
+    early.expect(422);
+    platform.post("/v3/roles", role("organization_user", "organization", &org)).await.expect(201);
+    platform.post("/v3/roles", role("space_auditor", "space", &space)).await.expect(201);
+    let again =
+        platform.post("/v3/roles", role("space_auditor", "space", &space)).await.expect(422);
+    assert_eq!(
+        again["errors"][0]["detail"],
+        "User 'dev' already has 'space_auditor' role in space 's1'."
+    );
+    assert_eq!(get(format!("/v3/apps/{app}")).await["status"], 200);
+    assert_eq!(get(format!("/v3/apps/{app}/env")).await["status"], 403);
+    let path = format!("/v3/apps/{app}/actions/stop");
+    assert_eq!(as_user(&platform, &dev, "POST", &path, Value::Null).await["status"], 403);
+    platform.post("/v3/roles", role("space_developer", "space", &space)).await.expect(201);
+    assert_eq!(as_user(&platform, &dev, "POST", &path, Value::Null).await["status"], 200);
+    assert_eq!(get(format!("/v3/apps/{app}/env")).await["status"], 200);
+    let path = format!("/v3/spaces/{space}");
+    assert_eq!(as_user(&platform, &dev, "DELETE", &path, Value::Null).await["status"], 403);
+
+    platform
+        .patch(&format!("/v3/organizations/{org}"), json!({"suspended": true}))
+        .await
+        .expect(200);
+    let path = format!("/v3/apps/{app}/actions/start");
+    assert_eq!(as_user(&platform, &dev, "POST", &path, Value::Null).await["status"], 403);
+    platform.act(&app, "start").await;
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_refused_in_the_original_s_words() {
+    let platform = Platform::new().await;
+    let ask = |method: &'static str, path: &'static str, body: &'static str| {
+        let platform = &platform;
+        async move {
+            let body = body.as_bytes().to_vec();
+            let answer = platform.send(method, path, "application/json", body).await;
+            let error = answer.json()["errors"][0].clone();
+            (answer.0.status().as_u16(), error["code"].as_u64().unwrap(), error["detail"].clone())
+        }
+    };
+    for (method, path) in
+        [("GET", "/v3/nothing"), ("PUT", "/v3/apps"), ("GET", "/v3/tasks"), ("GET", "/v2/info")]
+    {
+        assert_eq!(ask(method, path, "").await, (404, 10000, json!("Unknown request")), "{path}");
+    }
+    assert_eq!(ask("GET", "/v3/apps/nope", "").await, (404, 10010, json!("App not found")));
+    assert_eq!(ask("GET", "/v3/apps?huh=1", "").await.1, 10005);
+    assert_eq!(ask("GET", "/v3/apps?per_page=0", "").await.1, 10005);
+    assert_eq!(ask("GET", "/v3/apps?order_by=guid", "").await.1, 10005);
+    assert_eq!(ask("POST", "/v3/apps", "{").await.1, 1001);
+    assert_eq!(ask("POST", "/v3/apps", "{}").await.1, 10008);
+    for token in ["", "nonsense", "a.b.c"] {
+        let answer = platform.send_as(token, "GET", "/v3/apps", "", Vec::new()).await;
+        assert_eq!(answer.expect(401)["errors"][0]["code"], 1000, "{token:?}");
+    }
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn lists_have_pages_filters_and_order() {
+    let platform = Platform::new().await;
+    let space = platform.guid("/v3/spaces?names=s1").await;
+    for name in ["a", "b,c", "d", "e"] {
+        let body = json!({"name": name, "metadata": {"labels": {"of": if name < "c" {"x"} else {"y"}}},
+            "relationships": {"space": {"data": {"guid": space}}}});
+        platform.post("/v3/apps", body).await.expect(201);
+    }
+    let names = |document: &Value| -> Vec<String> {
+        let all = document["resources"].as_array().unwrap();
+        all.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut found = Vec::new();
+    let mut next = Some("/v3/apps?order_by=-name&per_page=3".to_owned());
+    while let Some(path) = next {
+        let page = platform.get(&path).await;
+        assert_eq!(page["pagination"]["total_results"], 4);
+        found.extend(names(&page));
+        next = page["pagination"]["next"]["href"]
+            .as_str()
+            .map(|href| href.strip_prefix(CC).unwrap().to_owned());
+    }
+    assert_eq!(found, ["e", "d", "b,c", "a"]);
+    assert_eq!(names(&platform.get("/v3/apps?names=b%252Cc,d").await), ["b,c", "d"]);
+    assert_eq!(names(&platform.get("/v3/apps/?names=a").await), ["a"]);
+    assert_eq!(names(&platform.get("/v3/apps?label_selector=of%20in%20(x)").await), ["a", "b,c"]);
+    assert_eq!(names(&platform.get("/v3/apps?label_selector=of!%3Dx").await), ["d", "e"]);
+    let future = "/v3/apps?created_ats[gt]=2100-01-01T00:00:00Z";
+    assert_eq!(names(&platform.get(future).await), Vec::<String>::new());
+    let included = platform.get("/v3/apps?include=space.organization&names=a").await;
+    assert_eq!(included["included"]["spaces"][0]["name"], "s1");
+    assert_eq!(included["included"]["organizations"][0]["name"], "o1");
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn files_that_were_sent_once_need_not_be_sent_again() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let body = json!({"type": "bits", "relationships": {"app": {"data": {"guid": app}}}});
+    let large = 70_000;
+    let first = platform.post("/v3/packages", body.clone()).await.expect(201);
+    let path = format!("/v3/packages/{}/upload", first["guid"].as_str().unwrap());
+    let file = zip_of(&[("large".into(), large), ("small".into(), 5)]);
+    platform.upload(&path, &[("bits", Some("package.zip"), file.clone())]).await.expect(200);
+    platform.upload(&path, &[("bits", Some("package.zip"), file)]).await.expect(400);
+    let resource = json!({"path": "dir/large", "mode": "755", "size_in_bytes": large,
+        "checksum": {"value": digest(large)}});
+    let unknown = json!({"path": "u", "mode": "644", "size_in_bytes": large,
+        "checksum": {"value": "0".repeat(40)}});
+    let ask = json!({"resources": [resource, unknown]});
+    // The pool is filled after the answer.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let matched = loop {
+        let matched = platform.post("/v3/resource_matches", ask.clone()).await.expect(201);
+        if matched["resources"].as_array().is_some_and(|list| !list.is_empty()) {
+            break matched;
+        }
+        assert!(std::time::Instant::now() < deadline, "nothing is matched");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    assert_eq!(matched["resources"], json!([resource]));
+    let second = platform.post("/v3/packages", body).await.expect(201);
+    let guid = second["guid"].as_str().unwrap();
+    let list = matched["resources"].to_string().into_bytes();
+    let answer =
+        platform.upload(&format!("/v3/packages/{guid}/upload"), &[("resources", None, list)]).await;
+    assert_eq!(answer.expect(200)["state"], "READY");
+    let path = format!("/v3/packages/{guid}/download");
+    let zip = platform.send("GET", &path, "", Vec::new()).await;
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(zip.0.into_body())).unwrap();
+    let entry = zip.by_index(0).unwrap();
+    assert_eq!(entry.name().unwrap(), "dir/large");
+    assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
+    platform.controller.close().await;
+}
+
+fn digest(size: usize) -> String {
+    use sha1::{Digest, Sha1};
+    Sha1::digest(vec![b'x'; size]).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_broken_upload_can_be_repeated_and_a_bad_one_fails() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let body = json!({"type": "bits", "relationships": {"app": {"data": {"guid": app}}}});
+    let made = platform.post("/v3/packages", body.clone()).await.expect(201);
+    let path = format!("/v3/packages/{}", made["guid"].as_str().unwrap());
+    let upload = format!("{path}/upload");
+    let cut =
+        b"--boundary\r\nContent-Disposition: form-data; name=\"bits\"; filename=\"a\"\r\n\r\nPK";
+    let kind = "multipart/form-data; boundary=boundary";
+    platform.send("POST", &upload, kind, cut.to_vec()).await.expect(400);
+    assert_eq!(platform.get(&path).await["state"], "AWAITING_UPLOAD");
+    let file = zip_of(&[("a".into(), 1)]);
+    platform.upload(&upload, &[("bits", Some("a.zip"), file)]).await.expect(200);
+
+    let made = platform.post("/v3/packages", body).await.expect(201);
+    let path = format!("/v3/packages/{}", made["guid"].as_str().unwrap());
+    let no_zip = [("bits", Some("a.zip"), b"no zip".to_vec())];
+    platform.upload(&format!("{path}/upload"), &no_zip).await.expect(422);
+    let failed = platform.get(&path).await;
+    assert_eq!(failed["state"], "FAILED");
+    assert!(failed["data"]["error"].as_str().unwrap().contains("invalid"), "{failed}");
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn only_one_build_of_an_app_is_staged_at_a_time() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let package = platform.package(&app).await;
+    let body = json!({"package": {"guid": package}});
+    let first = platform.post("/v3/builds", body.clone()).await;
+    first.expect(201);
+    // The first may have ended already, then the second is a build of its own.
+    let second = platform.post("/v3/builds", body).await;
+    match second.0.status().as_u16() {
+        201 => {}
+        status => assert_eq!((status, &second.json()["errors"][0]["code"]), (422, &json!(170017))),
+    }
+    platform.controller.close().await;
+}
