@@ -117,8 +117,13 @@ impl Client {
                     return Err(Error::Unreachable { call, source: Box::new(source) });
                 }
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::info!(call, tried, error, "the BBS is asked again");
+                    // Cast within the statement: held over the pause, it would tie a call to its thread.
+                    tracing::info!(
+                        call,
+                        tried,
+                        error = &error as &dyn std::error::Error,
+                        "the BBS is asked again"
+                    );
                     tokio::time::sleep(PAUSE).await;
                     tried += 1;
                 }
@@ -168,5 +173,18 @@ fn check(call: &'static str, status: StatusCode, headers: &http::HeaderMap) -> R
         StatusCode::OK => Ok(()),
         StatusCode::NOT_FOUND => Err(Error::NotServed { call }),
         _ => Err(Error::Status { call, status, router }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_can_move_between_threads() {
+        fn movable<F: Future + Send>(_: F) {}
+        let client = Client::new("unix:/nowhere.sock".parse().unwrap(), None).unwrap();
+        movable(client.domains());
+        movable(client.upsert_domain("cf-apps", Duration::ZERO));
     }
 }
