@@ -14,6 +14,7 @@ mod caller;
 mod config;
 mod controller;
 mod deletion;
+pub mod diego;
 mod env;
 mod error;
 mod job;

@@ -206,19 +206,19 @@ pub(crate) async fn download_buildpack(
 #[derive(Debug, Deserialize)]
 pub(crate) struct Crash {
     #[serde(default)]
-    instance: String,
+    pub instance: String,
     #[serde(default)]
-    index: u32,
+    pub index: u32,
     #[serde(default)]
-    cell_id: String,
+    pub cell_id: String,
     #[serde(default)]
-    reason: String,
+    pub reason: String,
     #[serde(default)]
-    exit_description: String,
+    pub exit_description: String,
     #[serde(default)]
-    crash_count: i64,
+    pub crash_count: i64,
     #[serde(default)]
-    crash_timestamp: i64,
+    pub crash_timestamp: i64,
 }
 
 /// `POST /internal/v4/apps/:process/crashed`.
@@ -227,13 +227,13 @@ pub(crate) async fn crashed(
     Path(process): Path<String>,
     Json(crash): Json<Crash>,
 ) -> Result<Response, ApiError> {
-    crash_of(&controller, &process, &crash).await?;
+    record_crash(&controller, &process, &crash).await?;
     Ok(StatusCode::OK.into_response())
 }
 
 /// Records the crash of an instance. One of an older version of the process is of no interest: it has
 /// been replaced.
-async fn crash_of(
+pub(crate) async fn record_crash(
     controller: &CloudController,
     process_guid: &str,
     crash: &Crash,
