@@ -1,7 +1,7 @@
 //! Everything that the runtime must know to run a process or to stage a package, resolved.
 //!
-//! A recipe is plain data, made from the database by [`crate::running`] and [`crate::staging`] and
-//! turned into Diego's messages by pure functions.
+//! A recipe is plain data, made from the database and turned into Diego's messages by the pure
+//! functions of [`crate::diego`].
 
 use serde_json::{Map, Value};
 

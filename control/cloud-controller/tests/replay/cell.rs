@@ -2,7 +2,7 @@
 //! droplet, and both can be made to fail.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cloud_controller::recipe::{BuildpackRecipe, RunRecipe, StagingRecipe};
@@ -31,7 +31,7 @@ pub struct Cell {
     /// Exit code of the builder.
     pub builder: Arc<Mutex<u32>>,
     /// The controller's internal routes.
-    pub internal: Arc<OnceLock<Peer>>,
+    pub internal: Arc<Mutex<Option<Peer>>>,
 }
 
 impl Cell {
@@ -49,7 +49,8 @@ impl Cell {
         let path = &path[path.find('/').unwrap()..];
         let request = Request::post(path).header("content-type", "application/json");
         let request = request.body(Bytes::from(body)).unwrap();
-        self.internal.get().unwrap().send(request).await.unwrap().status()
+        let peer = self.internal.lock().unwrap().clone().unwrap();
+        peer.send(request).await.unwrap().status()
     }
 
     /// What a cell does with a staging task.

@@ -22,7 +22,7 @@ pub struct Platform {
     pub lines: Arc<Mutex<Vec<Line>>>,
     pub token: String,
     uaa: Uaa,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 pub struct Answer(pub Response<Bytes>);
@@ -45,9 +45,8 @@ impl Answer {
 }
 
 impl Platform {
-    /// An org `o1`, a space `s1`, and two buildpacks.
-    pub async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+    /// What is in the directory, and nothing else yet.
+    async fn open(dir: tempfile::TempDir, cell: Cell) -> Self {
         let client = ClientDetails {
             secret: Some(Secret("lookup".into())),
             authorized_grant_types: vec!["client_credentials".into()],
@@ -87,7 +86,6 @@ impl Platform {
             ..Config::default()
         };
         let lines = Arc::<Mutex<Vec<Line>>>::default();
-        let cell = Cell::new();
         let taken = Arc::clone(&lines);
         let around = Surroundings {
             blobs: blobstore::Blobstore::local(&dir.path().join("blobs")).unwrap(),
@@ -97,10 +95,24 @@ impl Platform {
             logs: AppLog::new(move |line| taken.lock().unwrap().push(line)),
         };
         let controller = CloudController::open(config, around).await.unwrap();
-        cell.internal.set(Peer::local(controller.internal_routes())).unwrap();
+        *cell.internal.lock().unwrap() = Some(Peer::local(controller.internal_routes()));
         let api = Peer::local(controller.routes());
         let token = token(&peer, "admin").await;
-        let platform = Self { controller, api, cell, lines, token, uaa, _dir: dir };
+        Self { controller, api, cell, lines, token, uaa, dir }
+    }
+
+    pub fn directory(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The same platform, started again.
+    pub async fn again(self) -> Self {
+        Self::open(self.dir, self.cell).await
+    }
+
+    /// An org `o1`, a space `s1`, and two buildpacks.
+    pub async fn new() -> Self {
+        let platform = Self::open(tempfile::tempdir().unwrap(), Cell::new()).await;
         platform.post("/v3/organizations", json!({"name": "o1"})).await.expect(201);
         let org = platform.guid("/v3/organizations?names=o1").await;
         let body =

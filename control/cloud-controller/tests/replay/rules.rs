@@ -217,3 +217,66 @@ async fn only_one_build_of_an_app_is_staged_at_a_time() {
     }
     platform.controller.close().await;
 }
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_runtime_is_brought_into_agreement() {
+    let platform = Platform::new().await;
+    platform.started("web1").await;
+    let wanted = {
+        let mut state = platform.cell.state.lock().unwrap();
+        let (guid, mut recipe) = state.desired.drain().next().unwrap();
+        // Lost there, and something that nobody wants.
+        recipe.process_guid = "stray".into();
+        state.desired.insert("stray".into(), recipe);
+        guid
+    };
+    let controller = platform.controller.clone();
+    let running = tokio::spawn(async move { controller.run().await });
+    let cell = platform.cell.clone();
+    until("the runtime is not in agreement", || {
+        let state = cell.state.lock().unwrap();
+        let names: Vec<&String> = state.desired.keys().collect();
+        names == [&wanted] && state.fresh > 0
+    })
+    .await;
+    platform.controller.close().await;
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_that_a_crash_interrupted_is_done_at_the_next_start() {
+    let platform = Platform::new().await;
+    let app = platform.started("web1").await;
+    platform.controller.close().await;
+    let file = platform.directory().join("cc/cloud_controller.db");
+    let mut conn = <sqlx::SqliteConnection as sqlx::Connection>::connect(file.to_str().unwrap())
+        .await
+        .unwrap();
+    let work = json!({"work": {"do": "delete_app", "guid": app},
+        "actor": {"guid": "g", "kind": "user", "name": "admin"}});
+    sqlx::query(
+        "INSERT INTO jobs (guid, operation, work, resource_type, resource_guid, state, \
+         created_at, updated_at) VALUES ('job', 'app.delete', ?, 'apps', ?, 'PROCESSING', 0, 0)",
+    )
+    .bind(work.to_string())
+    .bind(&app)
+    .execute(&mut conn)
+    .await
+    .unwrap();
+    drop(conn);
+    let platform = platform.again().await;
+    let job = platform.get("/v3/jobs/job").await;
+    assert_eq!(job["state"], "COMPLETE", "{job}");
+    let path = format!("/v3/apps/{app}");
+    platform.send("GET", &path, "application/json", Vec::new()).await.expect(404);
+    assert!(platform.cell.state.lock().unwrap().desired.is_empty(), "it still runs");
+    platform.controller.close().await;
+}
