@@ -16,6 +16,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 use rootfs::layers::{Layers, bytes_below};
 use rootfs::overlay::{self, Shift};
@@ -123,14 +124,10 @@ impl Volumes {
         let (trash, doomed) = mpsc::sync_channel::<PathBuf>(BACKLOG);
         std::thread::Builder::new()
             .name("trash".into())
-            .spawn(move || {
-                for path in doomed {
-                    if let Err(error) = delete(&path) {
-                        tracing::warn!(path = %path.display(), %error, "a volume cannot be deleted");
-                    }
-                }
-            })
-            .map_err(|error| Error::because("cannot start the thread that deletes volumes", &error))?;
+            .spawn(move || delete_all(&doomed))
+            .map_err(|error| {
+                Error::because("cannot start the thread that deletes volumes", &error)
+            })?;
         let layers = Layers::open(store).map_err(|error| image_error(&error))?;
         let volumes = Self {
             store: store.to_path_buf(),
@@ -248,6 +245,32 @@ impl Volumes {
     pub fn usage(&self, number: u32, image: u64) -> Usage {
         let exclusive = bytes_below(&self.directory(number).join("upper")).unwrap_or(0);
         Usage { exclusive, total: exclusive + image }
+    }
+}
+
+/// Deletes volumes until nobody sends any more. What cannot be deleted now, for want of descriptors
+/// for example, is tried again.
+fn delete_all(doomed: &mpsc::Receiver<PathBuf>) {
+    const AGAIN: Duration = Duration::from_millis(500);
+    let mut later: Vec<PathBuf> = Vec::new();
+    loop {
+        let next = if later.is_empty() {
+            doomed.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+        } else {
+            doomed.recv_timeout(AGAIN)
+        };
+        match next {
+            Ok(path) => later.push(path),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+        }
+        later.retain(|path| match delete(path) {
+            Ok(()) => false,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a volume cannot be deleted yet");
+                true
+            }
+        });
     }
 }
 
