@@ -81,6 +81,9 @@ inside! {
     restart: "garden" "restart" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     http: "garden" "http" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     descriptors: "garden" "descriptors" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    supervisor_upgrade: "garden/sys" "upgrade" ["BLOOMERY_UPGRADES=6"] []
+        [on_6_1 V6_1, on_6_12 V6_12];
+    upgrade: "garden" "upgrade" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     networker: "garden/networker" "kernel" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     exhaustion: "garden" "exhaustion" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     processes: "garden" "processes" [] [] [on_6_1 V6_1, on_6_12 V6_12];
