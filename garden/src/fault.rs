@@ -1,10 +1,14 @@
-//! Steps at which a test may have the daemon killed.
+//! Steps at which a test may have the daemon killed, or held.
 //!
 //! With `BLOOMERY_DIE_AT=<step>` in the environment the daemon sends itself SIGKILL when it first
-//! gets there; otherwise a step is one comparison. The steps stand before and after each durable
-//! write of create, run, a process's end and destroy, and between all that these make or remove.
+//! gets there. With `BLOOMERY_HOLD_IN=<directory>` whoever comes to a step waits there as long as
+//! the directory has a file of its name, `/` being `-`. Otherwise a step is two comparisons. The
+//! steps stand before and after each durable write of create, run, a process's end and destroy,
+//! and between all that these make or remove.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// Every step's name, in the order in which a container's life passes them. What comes after
 /// `destroy/forgotten` is done when the destroy has been answered.
@@ -42,8 +46,9 @@ pub const STEPS: [&str; 30] = [
 ];
 
 static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+static HOLDING: OnceLock<Option<PathBuf>> = OnceLock::new();
 
-/// Ends the daemon at once if this is the step to die at.
+/// Ends the daemon at once if this is the step to die at, and waits while this is one to wait at.
 pub fn step(name: &'static str) {
     debug_assert!(STEPS.contains(&name), "{name} is listed");
     let chosen = CHOSEN.get_or_init(|| std::env::var("BLOOMERY_DIE_AT").ok());
@@ -53,6 +58,13 @@ pub fn step(name: &'static str) {
         // The signal is on its way; nothing of this thread may go on.
         loop {
             std::thread::park();
+        }
+    }
+    let holding = HOLDING.get_or_init(|| std::env::var_os("BLOOMERY_HOLD_IN").map(PathBuf::from));
+    if let Some(directory) = holding {
+        let held = directory.join(name.replace('/', "-"));
+        while held.exists() {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -173,26 +173,32 @@ impl Replay<'_> {
     }
 
     /// The original takes a quarter of a second to destroy a container, and half as long to create
-    /// one. Ours is done before a second client can ask, unless its keeper sleeps meanwhile.
-    fn slow_down(&mut self, c: usize) -> anyhow::Result<()> {
-        match (self.recording.head.scenario.as_str(), c) {
-            ("destroy-concurrent" | "list-during-create", 1) => self.rig.order("stop keeper"),
+    /// one. Ours is done before a second client can ask, unless it is held.
+    fn slow_down(&self, c: usize) -> anyhow::Result<()> {
+        match (self.meanwhile(), c) {
+            (Some((step, _)), 1) => self.rig.hold(step),
             _ => Ok(()),
         }
     }
 
-    fn go_on(&mut self, c: usize) -> anyhow::Result<()> {
-        let last_meanwhile = match self.recording.head.scenario.as_str() {
-            "destroy-concurrent" => 2,
-            "list-during-create" => 5,
-            _ => return Ok(()),
-        };
-        if c == last_meanwhile {
-            let answered = |received: &Received| received.closed;
-            self.connections[&c].wait(Instant::now() + self.patience, answered);
-            self.rig.order("continue keeper")?;
+    fn go_on(&self, c: usize) -> anyhow::Result<()> {
+        match self.meanwhile() {
+            Some((step, last)) if c == last => {
+                let answered = |received: &Received| received.closed;
+                self.connections[&c].wait(Instant::now() + self.patience, answered);
+                self.rig.let_go(step)
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Where the first connection's call is held, and the last connection that asks meanwhile.
+    fn meanwhile(&self) -> Option<(&'static str, usize)> {
+        match self.recording.head.scenario.as_str() {
+            "destroy-concurrent" => Some(("destroy/entered", 2)),
+            "list-during-create" => Some(("create/image-ready", 5)),
+            _ => None,
+        }
     }
 
     /// What a script did to the server when it remarked this.

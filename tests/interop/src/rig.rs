@@ -78,6 +78,7 @@ impl Rig {
         let directory = tempfile::Builder::new().prefix("interop-").tempdir()?;
         fs::create_dir(directory.path().join("run"))?;
         fs::create_dir(directory.path().join("store"))?;
+        fs::create_dir(held(directory.path()))?;
         let copied = Command::new("cp")
             .arg("-a")
             .arg(srv.join(STORE).join("layers"))
@@ -120,8 +121,19 @@ impl Rig {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// Has the rig do something: `down`, `up`, `kill daemon`, `kill keeper`, `kill init`,
-    /// `stop keeper` or `continue keeper`.
+    /// Has calls wait when they come to a step of [`bloomery_garden::fault`].
+    pub fn hold(&self, step: &str) -> anyhow::Result<()> {
+        let file = held(self.directory.path()).join(step.replace('/', "-"));
+        fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Lets them go on.
+    pub fn let_go(&self, step: &str) -> anyhow::Result<()> {
+        let file = held(self.directory.path()).join(step.replace('/', "-"));
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
+    }
+
+    /// Has the rig do something: `down`, `up`, `kill daemon`, `kill keeper` or `kill init`.
     pub fn order(&mut self, order: &str) -> anyhow::Result<()> {
         let orders = self.orders.as_mut().context("the rig has been dismantled")?;
         writeln!(orders, "{order}").with_context(|| format!("cannot order {order}"))?;
@@ -164,9 +176,9 @@ pub fn run_rig(arguments: &[String]) -> anyhow::Result<()> {
     let mut daemon = Some(Daemon::start(arguments)?);
     println!("up");
     let obeyed = obey(arguments, &mut daemon);
-    // A stopped one would obey nobody, the daemon included.
-    if let Ok(keeper) = keeper() {
-        signal(keeper, Signal::CONT)?;
+    // A call that is held would never end.
+    for step in fs::read_dir(held(Path::new(&arguments[1])))? {
+        fs::remove_file(step?.path())?;
     }
     let ended = daemon.context("the daemon is down at the end").and_then(Daemon::raze);
     let outcome = obeyed.and(ended);
@@ -188,8 +200,6 @@ fn obey(arguments: &[String], daemon: &mut Option<Daemon>) -> anyhow::Result<()>
             "up" => *daemon = Some(Daemon::start(arguments)?),
             "kill daemon" => daemon.as_mut().context("the daemon is down")?.process.kill()?,
             "kill keeper" => signal(keeper()?, Signal::KILL)?,
-            "stop keeper" => signal(keeper()?, Signal::STOP)?,
-            "continue keeper" => signal(keeper()?, Signal::CONT)?,
             "kill init" => signal(init_of(keeper()?)?, Signal::KILL)?,
             other => bail!("unknown order {other}"),
         }
@@ -209,6 +219,7 @@ impl Daemon {
         let mut process = Command::new(std::env::current_exe()?)
             .arg("daemon")
             .args(arguments)
+            .env("BLOOMERY_HOLD_IN", held(Path::new(&arguments[1])))
             .stdin(Stdio::piped())
             .spawn()?;
         let deadline = Instant::now() + PATIENCE;
@@ -257,6 +268,11 @@ impl Drop for Daemon {
 
 fn socket_in(directory: &Path) -> PathBuf {
     directory.join("garden.sock")
+}
+
+/// Where the steps are named at which calls wait.
+fn held(directory: &Path) -> PathBuf {
+    directory.join("held")
 }
 
 fn signal(pid: i32, signal: Signal) -> anyhow::Result<()> {
