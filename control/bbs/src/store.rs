@@ -12,6 +12,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bbs_models::actual_lrp::Presence;
 use bbs_models::error::Type;
@@ -31,6 +32,11 @@ use crate::rows::Slot;
 
 /// Calls that one transaction serves.
 const AT_ONCE: usize = 1000;
+
+/// Between the first two tries to read the board anew; each pause is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// After the longest pause the database is taken for lost.
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a call changes.
 #[derive(Debug, Default)]
@@ -92,7 +98,7 @@ impl Store {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(std::time::Duration::from_secs(10));
+            .busy_timeout(Duration::from_secs(10));
         // Everything is read from memory, so the writer's connection is the only one.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
@@ -143,7 +149,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Writer {
-    /// Commits changes as they come.
+    /// Commits changes as they come. Ends before it is told to when the database is lost.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::new();
         loop {
@@ -152,14 +158,15 @@ impl Writer {
                 taken = self.queue.recv_many(&mut batch, AT_ONCE) => if taken == 0 { break },
                 () = stop.cancelled(), if self.queue.is_empty() => break,
             }
-            self.commit(&mut batch).await;
+            if self.commit(&mut batch).await.is_err() {
+                break;
+            }
         }
         self.pool.close().await;
     }
 
-    async fn commit(&mut self, batch: &mut Vec<Queued>) {
-        let writes = batch.iter().flat_map(|queued| &queued.change.writes);
-        match transact(&self.pool, writes).await {
+    async fn commit(&mut self, batch: &mut Vec<Queued>) -> Result<(), StoreError> {
+        match transact(&self.pool, batch).await {
             Ok(()) => {
                 for Queued { change, done } in batch.drain(..) {
                     for event in change.events {
@@ -168,16 +175,17 @@ impl Writer {
                     // Nobody waits when the client has gone.
                     let _ = done.send(true);
                 }
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, calls = batch.len(), "the board's database refuses a change");
-                self.recover(batch).await;
+                self.recover(batch).await
             }
         }
     }
 
     /// Fails everything that rests on what is not durable, and reads the board anew.
-    async fn recover(&mut self, batch: &mut Vec<Queued>) {
+    async fn recover(&mut self, batch: &mut Vec<Queued>) -> Result<(), StoreError> {
         lock(&self.state).image = None;
         // No call gets into the queue from here on.
         while let Ok(queued) = self.queue.try_recv() {
@@ -186,35 +194,36 @@ impl Writer {
         for queued in batch.drain(..) {
             let _ = queued.done.send(false);
         }
-        let mut pause = std::time::Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         loop {
             match read(&self.pool).await {
                 Ok(image) => {
                     lock(&self.state).image = Some(image);
-                    return;
+                    return Ok(());
                 }
                 Err(error) => {
                     tracing::error!(error = ?error, "the board cannot be read");
+                    if pause > LAST_PAUSE {
+                        return Err(error);
+                    }
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(std::time::Duration::from_secs(5));
+                    pause *= 2;
                 }
             }
         }
     }
 }
 
-async fn transact<'a>(
-    pool: &SqlitePool,
-    writes: impl Iterator<Item = &'a Write>,
-) -> Result<(), sqlx::Error> {
-    let mut writes = writes.peekable();
-    if writes.peek().is_none() {
+async fn transact(pool: &SqlitePool, batch: &[Queued]) -> Result<(), sqlx::Error> {
+    if batch.iter().all(|queued| queued.change.writes.is_empty()) {
         return Ok(());
     }
     let mut connection = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    for write in writes {
-        execute(&mut transaction, write).await?;
+    for queued in batch {
+        for write in &queued.change.writes {
+            execute(&mut transaction, write).await?;
+        }
     }
     transaction.commit().await
 }

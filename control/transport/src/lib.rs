@@ -10,6 +10,7 @@
 mod address;
 mod body;
 mod client;
+pub mod configured;
 mod connector;
 mod error;
 mod identity;
