@@ -133,7 +133,8 @@ impl Rig {
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
     }
 
-    /// Has the rig do something: `down`, `up`, `kill daemon`, `kill keeper` or `kill init`.
+    /// Has the rig do something: `down`, `up`, `kill daemon`, `kill keeper`, `stop keeper` or
+    /// `kill init`.
     pub fn order(&mut self, order: &str) -> anyhow::Result<()> {
         let orders = self.orders.as_mut().context("the rig has been dismantled")?;
         writeln!(orders, "{order}").with_context(|| format!("cannot order {order}"))?;
@@ -176,6 +177,10 @@ pub fn run_rig(arguments: &[String]) -> anyhow::Result<()> {
     let mut daemon = Some(Daemon::start(arguments)?);
     println!("up");
     let obeyed = obey(arguments, &mut daemon);
+    // A stopped one would obey nobody, the daemon included.
+    if let Ok(keeper) = keeper() {
+        signal(keeper, Signal::CONT)?;
+    }
     // A call that is held would never end.
     for step in fs::read_dir(held(Path::new(&arguments[1])))? {
         fs::remove_file(step?.path())?;
@@ -200,6 +205,7 @@ fn obey(arguments: &[String], daemon: &mut Option<Daemon>) -> anyhow::Result<()>
             "up" => *daemon = Some(Daemon::start(arguments)?),
             "kill daemon" => daemon.as_mut().context("the daemon is down")?.process.kill()?,
             "kill keeper" => signal(keeper()?, Signal::KILL)?,
+            "stop keeper" => signal(keeper()?, Signal::STOP)?,
             "kill init" => signal(init_of(keeper()?)?, Signal::KILL)?,
             other => bail!("unknown order {other}"),
         }
