@@ -1,10 +1,11 @@
-//! A cgroup directory held open; everything below is reached through it.
+//! A cgroup directory; everything below is reached through it.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 
@@ -13,11 +14,12 @@ use crate::error::{Error, is_gone};
 /// More levels below a slot than this are not followed when it is removed.
 const MAX_DEPTH: usize = 32;
 
-/// An `O_PATH` descriptor of a cgroup directory, which also serves clone3's
-/// `CLONE_INTO_CGROUP`. The path is for messages.
+/// An `O_PATH` descriptor of a cgroup directory, or of the one above it. The path is for messages.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
+    /// Empty, or the name of a directory below that of `fd`, with a slash.
+    below: String,
     path: PathBuf,
 }
 
@@ -27,28 +29,57 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let fd = rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
             .map_err(|errno| io_error("open it", path.to_owned(), errno))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd: Arc::new(fd), below: String::new(), path: path.to_owned() })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    /// For fstatfs(2): of the same file system.
+    pub(crate) fn any_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Opens the directory itself.
+    pub(crate) fn itself(&self) -> Result<OwnedFd, Error> {
+        self.file(".", OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     pub(crate) fn child(&self, name: &str) -> Result<Self, Error> {
         let fd =
             self.open_at(name, DIRECTORY).map_err(|errno| self.error("open it", name, errno))?;
-        Ok(Self { fd, path: self.path.join(name) })
+        Ok(Self { fd: Arc::new(fd), below: String::new(), path: self.path.join(name) })
+    }
+
+    /// A child that takes no descriptor, for those that there are thousands of: whatever directory
+    /// has the name at the time is used.
+    pub(crate) fn named_child(&self, name: &str) -> Result<Self, Error> {
+        rustix::fs::statat(&self.fd, self.at(name), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| self.error("find it", name, errno))?;
+        let below = self.at(name) + "/";
+        Ok(Self { fd: Arc::clone(&self.fd), below, path: self.path.join(name) })
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}{name}", self.below)
     }
 
     /// Fails if it exists.
     pub(crate) fn create(&self, name: &str) -> Result<Self, Error> {
-        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(0o755))
-            .map_err(|errno| self.error("create it", name, errno))?;
+        self.make(name)?;
         self.child(name)
+    }
+
+    /// As [`Self::create`], for [`Self::named_child`].
+    pub(crate) fn create_named(&self, name: &str) -> Result<Self, Error> {
+        self.make(name)?;
+        self.named_child(name)
+    }
+
+    fn make(&self, name: &str) -> Result<(), Error> {
+        rustix::fs::mkdirat(&self.fd, self.at(name), Mode::from_raw_mode(0o755))
+            .map_err(|errno| self.error("create it", name, errno))
     }
 
     pub(crate) fn ensure(&self, name: &str) -> Result<Self, Error> {
@@ -61,7 +92,7 @@ impl Directory {
     }
 
     pub(crate) fn has(&self, file: &str) -> bool {
-        rustix::fs::statat(&self.fd, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        rustix::fs::statat(&self.fd, self.at(file), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     pub(crate) fn read(&self, file: &str) -> Result<String, Error> {
@@ -157,7 +188,7 @@ impl Directory {
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+        match rustix::fs::unlinkat(&self.fd, self.at(name), AtFlags::REMOVEDIR) {
             Err(errno) if !is_gone(&errno.into()) => Err(self.error("remove it", name, errno)),
             _ => Ok(()),
         }
@@ -170,7 +201,7 @@ impl Directory {
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS
             | ResolveFlags::NO_XDEV;
-        rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), stay)
+        rustix::fs::openat2(&self.fd, self.at(name), flags, Mode::empty(), stay)
     }
 
     pub(crate) fn malformed(&self, file: &str, text: &str) -> Error {

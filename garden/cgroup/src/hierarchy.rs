@@ -221,7 +221,7 @@ type Bindings = Vec<(Vec<Controller>, Directory)>;
 /// controllers they bind.
 fn locate(under: &Path) -> Result<(Directory, Bindings), Error> {
     let directory = Directory::open(under)?;
-    let stat = rustix::fs::fstatfs(directory.fd())
+    let stat = rustix::fs::fstatfs(directory.any_fd())
         .map_err(|errno| directory.error("identify it", "", errno))?;
     if stat.f_type == CGROUP2_SUPER_MAGIC {
         return Ok((directory, Vec::new()));

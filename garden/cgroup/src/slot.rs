@@ -49,7 +49,8 @@ pub(crate) enum Home<'a> {
 }
 
 /// A numbered cgroup with its leaves. It can be used from several threads, and
-/// opened more than once.
+/// opened more than once. It has no descriptors of its own: a daemon has a
+/// thousand of these.
 #[derive(Debug)]
 pub struct Slot {
     number: u32,
@@ -62,11 +63,11 @@ pub struct Slot {
 impl Slot {
     pub(crate) fn create(roots: &Arc<Roots>, number: u32) -> Result<Self, Error> {
         let name = number.to_string();
-        let unified = roots.unified.create(&name)?;
+        let unified = roots.unified.create_named(&name)?;
         let rest = || {
-            unified.create(&Leaf::Init.to_string())?;
-            unified.create(&Leaf::Processes.to_string())?;
-            roots.v1.iter().map(|bound| bound.root.create(&name)).collect()
+            unified.create_named(&Leaf::Init.to_string())?;
+            unified.create_named(&Leaf::Processes.to_string())?;
+            roots.v1.iter().map(|bound| bound.root.create_named(&name)).collect()
         };
         match rest() {
             Ok(v1) => Ok(Self { number, roots: Arc::clone(roots), unified, v1 }),
@@ -81,11 +82,12 @@ impl Slot {
 
     pub(crate) fn open(roots: &Arc<Roots>, number: u32) -> Result<Self, Error> {
         let name = number.to_string();
-        let unified = roots.unified.child(&name)?;
+        let unified = roots.unified.named_child(&name)?;
         for leaf in [Leaf::Init, Leaf::Processes] {
-            unified.child(&leaf.to_string())?;
+            unified.named_child(&leaf.to_string())?;
         }
-        let v1 = roots.v1.iter().map(|bound| bound.root.child(&name)).collect::<Result<_, _>>()?;
+        let v1 =
+            roots.v1.iter().map(|bound| bound.root.named_child(&name)).collect::<Result<_, _>>()?;
         Ok(Self { number, roots: Arc::clone(roots), unified, v1 })
     }
 
@@ -183,7 +185,7 @@ impl Slot {
             Some(Home::V1(directory)) => Some(directory),
             _ => None,
         };
-        filter.apply(self.unified.fd(), v1)
+        filter.apply(self.unified.itself()?.as_fd(), v1)
     }
 
     /// Usage by everything in the slot, dead processes included.

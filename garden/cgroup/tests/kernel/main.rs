@@ -109,6 +109,18 @@ fn a_slot_is_made_found_again_and_removed_without_a_trace() {
 }
 
 #[test]
+fn a_thousand_slots_cost_no_descriptors() {
+    let stage = Stage::new();
+    stage.hierarchy.create(7).unwrap();
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    let slots: Vec<_> = (0..1000).map(|_| stage.hierarchy.open(7).unwrap()).collect();
+    // Other tests of this program have some meanwhile.
+    assert!(open() < before + 500, "{before} descriptors became {}", open());
+    assert!(slots.iter().all(|slot| !slot.is_populated().unwrap()));
+}
+
+#[test]
 fn what_a_crash_left_is_listed_and_removed() {
     let stage = Stage::new();
     let before = stage.directories();
