@@ -32,7 +32,7 @@ pub use executor::{Config, Error, Event, Executor, Reservation};
 pub use fetch::{Checksum, Error as TransferError, Transfers};
 pub use health::{From as CheckFrom, Settings as CheckSettings};
 pub use identity::{Authority, Error as IdentityError};
-pub use logs::{Log, Sink};
+pub use logs::{Log, Sink, Usage};
 pub use record::Record;
 pub use run_info::{Instance, LogConfig, RunInfo, resolve_tags};
 pub use spec::{CellLimits, OWNER, RECORD};

@@ -19,6 +19,40 @@ pub trait Sink: Send + Sync {
 
     /// Counts something of a source: `app instance exceeded …` and the like.
     fn count(&self, source: &LogConfig, name: &'static str);
+
+    /// Takes what a container uses. Whoever keeps logs only need not.
+    fn usage(&self, _usage: Usage) {}
+}
+
+/// What a container uses, now and then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Whose it is.
+    pub source: LogConfig,
+    /// Tags of its metrics.
+    pub tags: BTreeMap<String, String>,
+    /// Since its creation.
+    pub age: Duration,
+    /// Cores in use since the last time: 1.0 is one whole core.
+    pub cpu_fraction: f64,
+    /// CPU time since its creation.
+    pub cpu_used: Duration,
+    /// CPU time that its share entitled it to since then.
+    pub cpu_entitled: Duration,
+    /// Bytes.
+    pub memory_bytes: u64,
+    /// Bytes that it may use; 0 is no limit.
+    pub memory_quota_bytes: u64,
+    /// Bytes.
+    pub disk_bytes: u64,
+    /// Bytes that it may use; 0 is no limit.
+    pub disk_quota_bytes: u64,
+    /// Bytes received, where the network counts them.
+    pub rx_bytes: Option<u64>,
+    /// Bytes sent, where the network counts them.
+    pub tx_bytes: Option<u64>,
+    /// Bytes per second that it may log: -1 is no limit.
+    pub log_rate_limit: i64,
 }
 
 /// One message.

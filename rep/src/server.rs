@@ -1,0 +1,185 @@
+//! The rep's parts, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bbs_models::{ActualLRPsRequest, TasksRequest};
+use executor::{Event, Executor, Sink};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::service_fn;
+use transport::{Server, TraceId};
+
+use crate::config::{Config, Listeners};
+use crate::error::Error;
+use crate::evacuation::{self, Evacuation, Patience};
+use crate::http::{Admin, Network};
+use crate::operations::Rep;
+use crate::queue::Queue;
+use crate::sync::{self, Operation};
+use crate::usage::Measured;
+
+/// For what is left of a drained cell, beyond the time that its containers have for their end.
+const CLEANUP: Duration = Duration::from_secs(5);
+
+/// The file in the cell's directory that keeps its name at Locket.
+const OWNER: &str = "presence-owner";
+
+/// Runs a cell until it is told to stop, or until it has been drained.
+///
+/// Told to stop it leaves all containers as they are, and its presence to end by itself: a rep that
+/// is started on the same directory in time goes on with both. A drained cell takes its presence
+/// back, and has no containers.
+pub async fn serve(
+    config: Config,
+    listeners: Listeners,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    config.check()?;
+    let stop = stop.child_token();
+    // However this function ends, nothing of it goes on.
+    let _stop = stop.clone().drop_guard();
+    let executor = Executor::start(
+        config.executor(),
+        config.garden()?,
+        config.transfers()?,
+        config.authority()?,
+        Arc::clone(&sink),
+        stop.clone(),
+    )
+    .await?;
+    let rep = Arc::new(Rep {
+        cell: config.cell(&listeners.network)?,
+        recipes: config.recipes()?,
+        preferred_address: config.preferred_address(),
+        bbs: config.bbs()?,
+        evacuation: Evacuation::default(),
+        queue: Queue::default(),
+        under_way: TaskTracker::new(),
+        stop: stop.clone(),
+        executor,
+    });
+    let measured = Arc::new(Measured::default());
+    let presence = match config.locket()? {
+        Some(locket) => {
+            let owner = locket::owner_kept_in(&config.cache_path.join(OWNER))?;
+            let value = rep.cell.presence(rep.executor.total());
+            let timing = config.presence_timing();
+            Some(locket::Presence::keep(locket, &rep.cell.id, &owner, &value, timing))
+        }
+        None => None,
+    };
+    tracing::info!(cell = rep.cell.id, url = rep.cell.rep_url, "the cell is ready");
+
+    let network = Network { rep: Arc::clone(&rep), measured: Arc::clone(&measured) };
+    let network = service_fn(move |request| network.clone().answer(request));
+    let admin = Admin { rep: Arc::clone(&rep) };
+    let admin = service_fn(move |request| admin.clone().answer(request));
+    let patience = Patience {
+        polling: config.evacuation_polling_interval,
+        timeout: config.evacuation_timeout,
+        cleanup: config.graceful_shutdown_interval + CLEANUP,
+    };
+    let work = async {
+        tokio::join!(
+            Server::new(listeners.network).serve(network, stop.clone()),
+            Server::new(listeners.admin).serve(admin, stop.clone()),
+            until(&stop, follow_events(&rep)),
+            until(&stop, compare(&rep, &config)),
+            until(&stop, measure(&rep, &measured, &*sink, &config)),
+            async {
+                let drained = evacuation::until_drained(&rep, patience);
+                if stop.run_until_cancelled(drained).await.is_some() {
+                    if let Some(presence) = presence {
+                        presence.withdraw().await;
+                    }
+                    stop.cancel();
+                }
+            }
+        )
+    };
+    work.await;
+    rep.under_way.close();
+    rep.under_way.wait().await;
+    Ok(())
+}
+
+async fn until(stop: &CancellationToken, work: impl Future<Output = ()>) {
+    let _ = stop.run_until_cancelled(work).await;
+}
+
+/// Sees to containers as soon as something becomes of them.
+async fn follow_events(rep: &Arc<Rep>) {
+    let mut events = rep.executor.events();
+    loop {
+        match events.recv().await {
+            // Whoever reserved it sees to it.
+            Ok(Event::Reserved(_)) => {}
+            Ok(Event::Running(guid) | Event::Complete(guid)) => {
+                rep.enqueue(&guid, Operation::Container, None);
+            }
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "events were missed: all containers are looked at");
+                for container in rep.executor.containers() {
+                    rep.enqueue(&container.guid, Operation::Container, None);
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Compares everything, again and again; at once and more often when the cell is being drained.
+async fn compare(rep: &Arc<Rep>, config: &Config) {
+    loop {
+        if let Err(error) = compare_once(rep).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the cell cannot be compared with the BBS");
+        }
+        if rep.evacuation.has_begun() {
+            tokio::time::sleep(config.evacuation_polling_interval).await;
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(config.polling_interval) => {}
+                () = rep.evacuation.begun() => {}
+            }
+        }
+    }
+}
+
+async fn compare_once(rep: &Arc<Rep>) -> Result<(), bbs_client::Error> {
+    let cell_id = rep.cell.id.clone();
+    let rows = rep.bbs.actual_lrps(ActualLRPsRequest { cell_id, ..Default::default() });
+    let cell_id = rep.cell.id.clone();
+    let tasks = rep.bbs.tasks(TasksRequest { cell_id, ..Default::default() });
+    let (rows, tasks) = tokio::try_join!(rows, tasks)?;
+    // The containers last: one that the BBS has heard of meanwhile is among them.
+    let containers = rep.executor.containers();
+    for (guid, operation) in sync::plan(&containers, &rows, &tasks) {
+        rep.enqueue(&guid, operation, Some(TraceId::default()));
+    }
+    Ok(())
+}
+
+/// Measures containers, again and again.
+async fn measure(rep: &Rep, measured: &Measured, sink: &dyn Sink, config: &Config) {
+    let mut ticks = interval(config.container_metrics_report_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match rep.executor.metrics().await {
+            Ok(metrics) => {
+                for usage in measured.take(&rep.executor.containers(), &metrics) {
+                    sink.usage(usage);
+                }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "what containers use is not known");
+            }
+        }
+    }
+}
