@@ -178,6 +178,7 @@ impl Board {
 pub(crate) fn put(change: &mut Change, slot: &Slot, before: &Rows, after: &Rows, trace: &str) {
     change.writes.extend(writes(slot, before, after));
     change.events.extend(changes::events(before, after, trace));
+    change.events.extend(changes::group_events(before, after));
 }
 
 /// Adds to a change that the missing ordinary rows of these indices are created, and returns which

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bbs_models::actual_lrp::Presence;
 use bbs_models::{
-    ActualLRP, ActualLRPCrashedEvent, ActualLRPInstanceChangedEvent, ActualLRPInstanceCreatedEvent,
-    ActualLRPInstanceKey, ActualLRPInstanceRemovedEvent, Event, state,
+    ActualLRP, ActualLRPChangedEvent, ActualLRPCrashedEvent, ActualLRPCreatedEvent, ActualLRPGroup,
+    ActualLRPInstanceChangedEvent, ActualLRPInstanceCreatedEvent, ActualLRPInstanceKey,
+    ActualLRPInstanceRemovedEvent, ActualLRPRemovedEvent, Event, state,
 };
 
 use crate::rows::{PRESENCES, Rows, is_same};
@@ -57,6 +58,42 @@ pub fn events(before: &Rows, after: &Rows, trace: &str) -> Vec<Event> {
         }
     }
     [crashes, running, rest].concat()
+}
+
+/// The same change in the words of the oldest clients, to whom every row of an index is one half of a
+/// group. Crashes they are told as everybody is.
+pub fn group_events(before: &Rows, after: &Rows) -> Vec<Event> {
+    let (mut gained, mut lost) = (Vec::new(), Vec::new());
+    // A container that is being drained serves before its instance waits for another cell.
+    let order = [Presence::EVACUATING, Presence::SUSPECT, Presence::ORDINARY];
+    for presence in order {
+        let (old, new) = (before.get(presence), after.get(presence));
+        let group = |row: &Arc<ActualLRP>| {
+            let row = ActualLRP::clone(row).into();
+            match presence {
+                Presence::EVACUATING => ActualLRPGroup { evacuating: row, ..Default::default() },
+                _ => ActualLRPGroup { instance: row, ..Default::default() },
+            }
+        };
+        match (old, new) {
+            _ if is_untouched(old, new) => {}
+            (None, Some(new)) => {
+                let actual_lrp_group = group(new).into();
+                gained
+                    .push(ActualLRPCreatedEvent { actual_lrp_group, ..Default::default() }.into());
+            }
+            (Some(old), Some(new)) => {
+                let (before, after) = (group(old).into(), group(new).into());
+                gained.push(ActualLRPChangedEvent { before, after, ..Default::default() }.into());
+            }
+            (Some(old), None) => {
+                let actual_lrp_group = group(old).into();
+                lost.push(ActualLRPRemovedEvent { actual_lrp_group, ..Default::default() }.into());
+            }
+            (None, None) => {}
+        }
+    }
+    [gained, lost].concat()
 }
 
 fn has_crashed(old: &ActualLRP, new: &ActualLRP) -> bool {

@@ -1,7 +1,7 @@
 //! A desired LRP as the board holds it: encoded, with what placement and convergence read beside.
 //!
 //! A desired LRP is read far more often by convergence and by lists than it is changed. So it is
-//! kept as the bytes that a list sends, and decoded when it is changed.
+//! kept as the bytes that lists send, and decoded when it is changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Desired {
     pub metric_tags: BTreeMap<String, MetricTagValue>,
     /// The complete record.
     encoded: Bytes,
+    /// What placement needs to know of it: clients list this of all every minute or so.
+    scheduling_info: Bytes,
 }
 
 /// What a cell must have to run an instance.
@@ -82,6 +84,7 @@ impl Desired {
             },
             internal_routes: internal_routes(&lrp.routes),
             metric_tags: lrp.metric_tags.clone(),
+            scheduling_info: lrp.scheduling_info().encode_to_bytes(),
             encoded,
         }
     }
@@ -89,6 +92,11 @@ impl Desired {
     /// The complete record's bytes.
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
+    }
+
+    /// The bytes of what placement needs to know of it.
+    pub fn scheduling_info(&self) -> &Bytes {
+        &self.scheduling_info
     }
 
     /// The complete record. It was encoded here, so it is readable.

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use transport::TraceId;
 
 use crate::board::Board;
-use crate::events::{Hubs, Topic};
-use crate::lists;
+use crate::events::{Hubs, Revision, Topic};
+use crate::{lists, versions};
 
 /// Bytes of a request; a desired LRP that the board accepts has less than 2 MiB.
 const REQUEST: usize = 16 * 1024 * 1024;
@@ -35,53 +35,60 @@ pub struct Api {
     stop: CancellationToken,
 }
 
-/// Whether a call of this name is served. All are made by POST.
-fn is_served(path: &str) -> bool {
-    matches!(
-        path,
+/// The method by which a call of this name is made; none if it is not served.
+fn method(path: &str) -> Option<Method> {
+    match path {
         "/v1/ping"
-            | "/v1/domains/list"
-            | "/v1/domains/upsert"
-            | "/v1/actual_lrps/list"
-            | "/v1/actual_lrps/list_by_process_guids"
-            | "/v1/actual_lrps/claim"
-            | "/v1/actual_lrps/start"
-            | "/v1/actual_lrps/start.r1"
-            | "/v1/actual_lrps/crash"
-            | "/v1/actual_lrps/fail"
-            | "/v1/actual_lrps/remove"
-            | "/v1/actual_lrps/retire"
-            | "/v1/actual_lrps/remove_evacuating"
-            | "/v1/actual_lrps/evacuate_claimed"
-            | "/v1/actual_lrps/evacuate_crashed"
-            | "/v1/actual_lrps/evacuate_stopped"
-            | "/v1/actual_lrps/evacuate_running"
-            | "/v1/actual_lrps/evacuate_running.r1"
-            | "/v1/actual_lrp_groups/list"
-            | "/v1/actual_lrp_groups/list_by_process_guid"
-            | "/v1/actual_lrp_groups/get_by_process_guid_and_index"
-            | "/v1/desired_lrp_scheduling_infos/list"
-            | "/v1/desired_lrp_scheduling_infos/get_by_process_guid"
-            | "/v1/desired_lrp_routing_infos/list"
-            | "/v1/desired_lrps/list.r3"
-            | "/v1/desired_lrps/get_by_process_guid.r3"
-            | "/v1/desired_lrp/desire.r2"
-            | "/v1/desired_lrp/update"
-            | "/v1/desired_lrp/remove"
-            | "/v1/tasks/list.r3"
-            | "/v1/tasks/get_by_task_guid.r3"
-            | "/v1/tasks/desire.r2"
-            | "/v1/tasks/start"
-            | "/v1/tasks/cancel"
-            | "/v1/tasks/fail"
-            | "/v1/tasks/reject"
-            | "/v1/tasks/complete"
-            | "/v1/tasks/resolving"
-            | "/v1/tasks/delete"
-            | "/v1/events/lrp_instances.r1"
-            | "/v1/events/tasks.r1"
-            | "/v1/cells/list.r1"
-    )
+        | "/v1/domains/list"
+        | "/v1/domains/upsert"
+        | "/v1/actual_lrps/list"
+        | "/v1/actual_lrps/list_by_process_guids"
+        | "/v1/actual_lrps/claim"
+        | "/v1/actual_lrps/start"
+        | "/v1/actual_lrps/start.r1"
+        | "/v1/actual_lrps/crash"
+        | "/v1/actual_lrps/fail"
+        | "/v1/actual_lrps/remove"
+        | "/v1/actual_lrps/retire"
+        | "/v1/actual_lrps/remove_evacuating"
+        | "/v1/actual_lrps/evacuate_claimed"
+        | "/v1/actual_lrps/evacuate_crashed"
+        | "/v1/actual_lrps/evacuate_stopped"
+        | "/v1/actual_lrps/evacuate_running"
+        | "/v1/actual_lrps/evacuate_running.r1"
+        | "/v1/actual_lrp_groups/list"
+        | "/v1/actual_lrp_groups/list_by_process_guid"
+        | "/v1/actual_lrp_groups/get_by_process_guid_and_index"
+        | "/v1/desired_lrp_scheduling_infos/list"
+        | "/v1/desired_lrp_scheduling_infos/get_by_process_guid"
+        | "/v1/desired_lrp_routing_infos/list"
+        | "/v1/desired_lrps/list.r3"
+        | "/v1/desired_lrps/get_by_process_guid.r3"
+        | "/v1/desired_lrp/desire.r2"
+        | "/v1/desired_lrp/update"
+        | "/v1/desired_lrp/remove"
+        | "/v1/tasks/list.r3"
+        | "/v1/tasks/get_by_task_guid.r3"
+        | "/v1/tasks/desire.r2"
+        | "/v1/tasks/start"
+        | "/v1/tasks/cancel"
+        | "/v1/tasks/fail"
+        | "/v1/tasks/reject"
+        | "/v1/tasks/complete"
+        | "/v1/tasks/resolving"
+        | "/v1/tasks/delete"
+        | "/v1/events/lrp_instances.r1"
+        | "/v1/events/tasks.r1"
+        | "/v1/cells/list.r1"
+        | "/v1/desired_lrps/list.r2"
+        | "/v1/desired_lrps/get_by_process_guid.r2"
+        | "/v1/tasks/list.r2"
+        | "/v1/tasks/get_by_task_guid.r2"
+        | "/v1/events/lrp_instances"
+        | "/v1/events/tasks" => Some(Method::POST),
+        "/v1/events" | "/v1/events.r1" => Some(Method::GET),
+        _ => None,
+    }
 }
 
 impl Api {
@@ -92,12 +99,13 @@ impl Api {
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if !is_served(request.uri().path()) {
+        let Some(method) = method(request.uri().path()) else {
             return text(StatusCode::NOT_FOUND, "404 page not found\n");
-        }
-        if *request.method() != Method::POST {
+        };
+        if *request.method() != method {
             let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            let allowed = if method == Method::GET { "GET" } else { "POST" };
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return answer;
         }
         let trace = TraceId::of(request.headers());
@@ -118,14 +126,7 @@ impl Api {
 
     async fn call(&self, path: &str, body: &Bytes, trace: &TraceId) -> Answer {
         match path {
-            "/v1/events/lrp_instances.r1" => {
-                let Ok(EventsByCellId { cell_id, .. }) = EventsByCellId::decode_from_slice(body)
-                else {
-                    return self.refuse(Type::InvalidRequest);
-                };
-                self.stream(Topic::Instances { cell_id })
-            }
-            "/v1/events/tasks.r1" => self.stream(Topic::Tasks),
+            path if path.starts_with("/v1/events") => self.event_call(path, body),
             path if path.starts_with("/v1/tasks/") => self.task_call(path, body, trace).await,
             path if path.starts_with("/v1/actual_lrp") => self.actual_call(path, body, trace).await,
             path if path.starts_with("/v1/desired_lrp") => {
@@ -150,6 +151,21 @@ impl Api {
         }
     }
 
+    fn event_call(&self, path: &str, body: &Bytes) -> Answer {
+        let Ok(EventsByCellId { cell_id, .. }) = EventsByCellId::decode_from_slice(body) else {
+            return self.refuse(Type::InvalidRequest);
+        };
+        let (topic, revision) = match path {
+            "/v1/events" => (Topic::Groups { cell_id }, Revision::Unrevised),
+            "/v1/events.r1" => (Topic::Groups { cell_id }, Revision::Current),
+            "/v1/events/tasks" => (Topic::Tasks, Revision::Unrevised),
+            "/v1/events/tasks.r1" => (Topic::Tasks, Revision::Current),
+            "/v1/events/lrp_instances" => (Topic::Instances { cell_id }, Revision::Unrevised),
+            _ => (Topic::Instances { cell_id }, Revision::Current),
+        };
+        self.stream(topic, revision)
+    }
+
     async fn desired_call(&self, path: &str, body: &Bytes, trace: &TraceId) -> Answer {
         let board = &self.board;
         match path {
@@ -162,16 +178,30 @@ impl Api {
                     .and_then(|request| board.desired_lrp(&request.process_guid));
                 list(found, |lrp| lists::encoded(2, [lrp.encoded()].into_iter())).await
             }
+            "/v1/desired_lrps/list.r2" => {
+                let found = read(body).and_then(|filter| board.desired_lrps(&filter));
+                list(found, |all| {
+                    let old = all.iter().map(|lrp| versions::without_layers(lrp.lrp()));
+                    lists::messages(2, &old.collect::<Vec<_>>())
+                })
+                .await
+            }
+            "/v1/desired_lrps/get_by_process_guid.r2" => {
+                let found = read::<DesiredLRPByProcessGuidRequest>(body)
+                    .and_then(|request| board.desired_lrp(&request.process_guid));
+                list(found, |lrp| lists::messages(2, [&versions::without_layers(lrp.lrp())])).await
+            }
             "/v1/desired_lrp_scheduling_infos/list" => {
                 let found = read(body).and_then(|filter: DesiredLRPsRequest| {
                     board.desired_lrps(&DesiredLRPsRequest { app_guids: Vec::new(), ..filter })
                 });
-                list(found, |all| lists::scheduling_infos(&all)).await
+                list(found, |all| lists::encoded(2, all.iter().map(|lrp| lrp.scheduling_info())))
+                    .await
             }
             "/v1/desired_lrp_scheduling_infos/get_by_process_guid" => {
                 let found = read::<DesiredLRPByProcessGuidRequest>(body)
                     .and_then(|request| board.desired_lrp(&request.process_guid));
-                list(found, |lrp| lists::scheduling_infos(&[lrp])).await
+                list(found, |lrp| lists::encoded(2, [lrp.scheduling_info()].into_iter())).await
             }
             "/v1/desired_lrp_routing_infos/list" => {
                 let found = read(body).and_then(|filter: DesiredLRPsRequest| {
@@ -311,6 +341,23 @@ impl Api {
                     .and_then(|request| board.task(&request.task_guid));
                 list(found, |task| lists::messages(2, [&*task])).await
             }
+            "/v1/tasks/list.r2" => {
+                let found = read::<TasksRequest>(body).and_then(|filter| board.tasks(&filter));
+                list(found, |all| {
+                    let old =
+                        all.iter().map(|task| versions::task_without_layers((**task).clone()));
+                    lists::messages(2, &old.collect::<Vec<_>>())
+                })
+                .await
+            }
+            "/v1/tasks/get_by_task_guid.r2" => {
+                let found = read::<TaskByGuidRequest>(body)
+                    .and_then(|request| board.task(&request.task_guid));
+                list(found, |task| {
+                    lists::messages(2, [&versions::task_without_layers((*task).clone())])
+                })
+                .await
+            }
             "/v1/tasks/start" => {
                 let done = match read(body) {
                     Ok(request) => board.start_task(request).await,
@@ -346,8 +393,8 @@ impl Api {
         }
     }
 
-    fn stream(&self, topic: Topic) -> Answer {
-        let stream = self.hubs.subscribe(topic, self.stop.clone());
+    fn stream(&self, topic: Topic, revision: Revision) -> Answer {
+        let stream = self.hubs.subscribe(topic, revision, self.stop.clone());
         let mut answer = Response::new(stream.boxed_unsync());
         let headers = answer.headers_mut();
         let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");

@@ -29,6 +29,7 @@ mod server;
 pub mod store;
 pub mod task;
 pub mod transition;
+mod versions;
 
 pub use config::{Config, ConfigError};
 pub use presences::Presences;

@@ -40,15 +40,6 @@ fn put(answer: &mut BytesMut, number: u8, record: &Bytes) {
     answer.extend_from_slice(record);
 }
 
-/// What placement needs to know of each.
-pub(crate) fn scheduling_infos(all: &[Arc<Desired>]) -> Bytes {
-    let mut answer = BytesMut::new();
-    for desired in all {
-        put(&mut answer, 2, &desired.lrp().scheduling_info().encode_to_bytes());
-    }
-    answer.freeze()
-}
-
 /// What routing needs to know of each.
 pub(crate) fn routing_infos(all: &[Arc<Desired>]) -> Bytes {
     let mut answer = BytesMut::new();

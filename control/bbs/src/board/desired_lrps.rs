@@ -28,6 +28,8 @@ impl Board {
         let mut lrp = request.desired_lrp.into_option().ok_or(Type::InvalidRequest)?;
         lrp.modification_tag = ModificationTag { epoch: epoch(), ..Default::default() }.into();
         lrp.routes.get_or_insert_default();
+        // Subscribers are told what the client said.
+        let said = lrp.clone();
         fill_metrics_guid(&mut lrp);
         let desired = Arc::new(Desired::new(&lrp));
         let created = self
@@ -38,7 +40,7 @@ impl Board {
                 }
                 let write = Write::Desired(desired.process_guid.clone(), Some(desired.clone()));
                 let event = DesiredLRPCreatedEvent {
-                    desired_lrp: told(lrp).into(),
+                    desired_lrp: said.into(),
                     trace_id: trace.as_str().into(),
                     ..Default::default()
                 };
@@ -196,7 +198,7 @@ fn fill_metrics_guid(lrp: &mut DesiredLRP) {
     lrp.metrics_guid = source.map(|tag| tag.r#static.clone()).unwrap_or_default();
 }
 
-/// As subscribers are told, in whose events the original leaves out the metrics guid.
+/// As subscribers are told of what is there already: the original leaves out the metrics guid.
 fn told(lrp: DesiredLRP) -> DesiredLRP {
     DesiredLRP { metrics_guid: String::new(), ..lrp }
 }

@@ -130,6 +130,11 @@ pub fn evacuate(
         };
     }
     if held(Presence::ORDINARY) {
+        // The zone stays what the cell said when the instance started.
+        let mut told = rows.ordinary.iter().map(|row| &row.availability_zone);
+        let zone = told.find(|zone| !zone.is_empty()).cloned();
+        let availability_zone = zone.unwrap_or_else(|| started.availability_zone.clone());
+        let started = Started { availability_zone, ..started };
         let evacuating = serve_on(rows, started, now, epoch);
         let Evacuated { rows, auction, .. } = give_up(rows, now);
         let rows = Rows { evacuating: Some(evacuating), ..rows };
