@@ -155,7 +155,7 @@ impl ResolvesServerCert for ByName {
 
 fn is_for(own: &CertifiedKey, name: &rustls_pki_types::ServerName<'_>) -> bool {
     own.end_entity_cert()
-        .and_then(|certificate| rustls::server::ParsedCertificate::try_from(certificate))
+        .and_then(rustls::server::ParsedCertificate::try_from)
         .and_then(|parsed| rustls::client::verify_server_name(&parsed, name))
         .is_ok()
 }

@@ -43,6 +43,7 @@ scenarios! {
     lb_round_robin: "lb-round-robin";
     lb_least_connection: "lb-least-connection";
     websocket: "websocket";
+    retry: "retry";
     retry_attempts: "retry-attempts";
     retry_attempts_5: "retry-attempts-5";
     empty_pool_404: "empty-pool-404";
@@ -53,6 +54,7 @@ scenarios! {
     limits: "limits";
     limits_set: "limits-set";
     limits_conns: "limits-conns";
+    timeouts: "timeouts";
     endpoint_timeout_off: "endpoint-timeout-off";
     bad_responses: "bad-responses";
     access_log_private: "access-log-private";

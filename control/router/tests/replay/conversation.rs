@@ -55,6 +55,7 @@ async fn once(scenario: &str, recording: &str) -> Result<(), Fault> {
         ports: HashMap::new(),
         expected: HashMap::new(),
         left_out: Vec::new(),
+        waiting: Vec::new(),
     };
     let mut note = String::new();
     let mut last = 0;
@@ -66,6 +67,19 @@ async fn once(scenario: &str, recording: &str) -> Result<(), Fault> {
             if scenario == "nats-unregister" {
                 // Each step was recorded with an empty table.
                 play.stage.unregister_all().await;
+            }
+            if note.starts_with("first endpoint closes after reading the request")
+                && note.ends_with("GET")
+            {
+                // The recording lacks these.
+                for (port, index) in [(19003, 0), (19001, 1)] {
+                    let message = serde_json::json!({
+                        "host": "127.0.0.1", "port": port, "uris": ["two19003.example.com"],
+                        "app": "app-1", "private_instance_id": format!("inst-{index}"),
+                        "private_instance_index": index.to_string(),
+                    });
+                    play.stage.publish("router.register", &message.to_string()).await;
+                }
             }
             if note.starts_with("instance 1 stops listening") {
                 play.silence(19002).await;
@@ -159,6 +173,8 @@ struct Play {
     /// Bytes that the router must have sent by now.
     expected: HashMap<u64, Vec<u8>>,
     left_out: Vec<u64>,
+    /// Connections that the router has made and no event has spoken of yet.
+    waiting: Vec<(u16, Connection)>,
 }
 
 impl Play {
@@ -240,27 +256,31 @@ impl Play {
     async fn logged(&mut self, line: &str) -> Result<(), Fault> {
         let wanted = normal::log(line, &normal::Ports::new());
         let ports = self.stage.ports.clone();
+        let mut other = false;
         let found = self
             .wait("", |play| {
                 let mut lines = play.stage.log.0.lock().unwrap();
-                let found = lines.iter().position(|known| {
-                    any_silent(&normal::log(known, &ports)) == any_silent(&wanted)
-                });
-                found.map(|at| lines.remove(at)).is_some()
+                let logged: Vec<_> =
+                    lines.iter().map(|known| any_silent(&normal::log(known, &ports))).collect();
+                let found = logged.iter().position(|known| *known == any_silent(&wanted));
+                other = found.is_none()
+                    && logged.iter().any(|known| any_attempts(known) == any_attempts(&wanted));
+                found.map(|at| lines.remove(at)).is_some() || other
             })
             .await;
         found.map_err(|_| {
             let lines = self.stage.log.0.lock().unwrap();
             let lines: Vec<_> = lines.iter().map(|known| normal::log(known, &ports)).collect();
             Fault::Other(format!("the log lacks\n{wanted}\nit has\n{}", lines.join("\n")))
-        })
+        })?;
+        if other { Err(Fault::OtherEndpoint(wanted)) } else { Ok(()) }
     }
 
     /// The back end's connection is there.
     async fn bound(&mut self, c: u64) -> Result<(), Fault> {
         let start = Instant::now();
         while !self.connections.contains_key(&c) {
-            self.take_accepted(c, b"")?;
+            self.take_accepted(c, b"");
             if start.elapsed() > PATIENCE {
                 return Err(Fault::Other("the router does not connect".to_owned()));
             }
@@ -270,20 +290,23 @@ impl Play {
     }
 
     /// A new connection is the recorded one if that is not there, or has had nothing to say.
-    fn take_accepted(&mut self, c: u64, now: &[u8]) -> Result<(), Fault> {
+    fn take_accepted(&mut self, c: u64, now: &[u8]) {
         if !self.names.contains_key(&c) {
-            return Ok(());
+            return;
         }
-        if let Some((port, connection)) = self.stage.accepted() {
-            let name = self.names[&c].clone();
-            if *self.ports.entry(name).or_insert(port) != port {
-                return Err(Fault::OtherEndpoint(format!("{c}")));
-            }
+        while let Some(accepted) = self.stage.accepted() {
+            self.waiting.push(accepted);
+        }
+        let name = self.names[&c].clone();
+        let known = self.ports.get(&name).copied();
+        let fits = |(port, _): &(u16, Connection)| known.is_none_or(|known| *port == known);
+        if let Some(at) = self.waiting.iter().position(fits) {
+            let (port, connection) = self.waiting.remove(at);
+            self.ports.insert(name, port);
             self.connections.insert(c, connection);
             // What the connection before it got is no part of this one.
             self.expected.insert(c, now.to_vec());
         }
-        Ok(())
     }
 
     async fn compare(&mut self, c: u64, now: &[u8]) -> Result<(), Fault> {
@@ -304,6 +327,10 @@ impl Play {
             if ids(&seen).zip(ids(&wanted)).any(|(ours, recorded)| ours != recorded) {
                 return Err(Fault::OtherEndpoint(format!("{c}")));
             }
+            let is_late = start.elapsed() > Duration::from_millis(500);
+            if is_late && self.names.contains_key(&c) && !self.waiting.is_empty() {
+                return Err(Fault::OtherEndpoint(format!("{c}")));
+            }
             if let Some(other) = self.elsewhere(c) {
                 if self.names[&other] != self.names[&c] {
                     return Err(Fault::OtherEndpoint(format!("{c}")));
@@ -315,7 +342,7 @@ impl Play {
                 expected.extend(now);
                 self.expected.insert(c, expected);
             }
-            self.take_accepted(c, now)?;
+            self.take_accepted(c, now);
             if start.elapsed() > PATIENCE || ended && start.elapsed() > Duration::from_secs(2) {
                 return Err(Fault::Other(format!(
                     "the router should say\n{wanted}\nit says\n{seen}"
@@ -352,7 +379,11 @@ impl Play {
         }
     }
 
-    async fn wait(&mut self, what: &str, done: impl Fn(&mut Self) -> bool) -> Result<(), Fault> {
+    async fn wait(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), Fault> {
         let start = Instant::now();
         while !done(self) {
             if start.elapsed() > PATIENCE {
@@ -398,4 +429,13 @@ fn any_silent(text: &str) -> String {
         }
     }
     out
+}
+
+/// Whether the endpoint that fails was asked first is chance too.
+fn any_attempts(line: &str) -> String {
+    let line = any_silent(line);
+    match line.split_once("failed_attempts:") {
+        Some((before, after)) => format!("{before}{}", after.trim_start_matches(char::is_numeric)),
+        None => line,
+    }
 }
