@@ -1,8 +1,8 @@
 //! What an operator sets, in the original's words (its `rep.json`).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bbs_models::actual_lrp_net_info::PreferredAddress;
@@ -11,10 +11,10 @@ use executor::{Authority, CheckFrom, Transfers};
 use locket::Timing;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use transport::{Address, Files, Identity, Listener};
+use transport::configured::{self, duration};
+use transport::{Address, Identity, Listener};
 
 use crate::cell::Cell;
-use crate::duration;
 use crate::error::Error;
 use crate::recipe::{Layering, Recipes};
 use crate::root_fs::RootFses;
@@ -57,21 +57,21 @@ pub struct Config {
     pub locket_ca_cert_file: PathBuf,
     pub locket_client_cert_file: PathBuf,
     pub locket_client_key_file: PathBuf,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub lock_ttl: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub lock_retry_interval: Duration,
 
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub polling_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub evacuation_polling_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub evacuation_timeout: Duration,
 
     /// A socket's path or `IP:PORT`.
     pub garden_addr: String,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub garden_healthcheck_interval: Duration,
     pub container_owner_name: String,
     /// A number or `auto`.
@@ -84,17 +84,17 @@ pub struct Config {
     pub container_max_cpu_shares: u32,
     pub set_cpu_weight: bool,
     pub create_work_pool_size: usize,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub container_reap_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub container_metrics_report_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub reserved_expiration_time: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub graceful_shutdown_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub healthy_monitoring_interval: Duration,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub unhealthy_monitoring_interval: Duration,
     pub enable_declarative_healthcheck: bool,
     pub declarative_healthcheck_path: Option<PathBuf>,
@@ -109,7 +109,7 @@ pub struct Config {
     pub instance_identity_private_key_path: PathBuf,
     /// Empty: in `cache_path`.
     pub instance_identity_cred_dir: PathBuf,
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration")]
     pub instance_identity_validity_period: Duration,
     pub trusted_system_certificates_path: PathBuf,
     pub advertise_preference_for_instance_address: bool,
@@ -181,35 +181,31 @@ impl Default for Config {
     }
 }
 
-/// The two sockets that a rep answers on.
-#[derive(Debug)]
+/// Sockets that the caller has bound; what is missing is bound as configured.
+#[derive(Debug, Default)]
 pub struct Listeners {
-    /// The network's: state, work, instances, tasks.
-    pub network: Listener,
-    /// The cell's own: ping and evacuation.
-    pub admin: Listener,
+    /// The network's, `listen_addr_securable`: state, work, instances, tasks.
+    pub network: Option<TcpListener>,
+    /// The cell's own, `listen_addr`: ping and evacuation.
+    pub admin: Option<TcpListener>,
 }
 
 impl Config {
-    /// Binds the configured addresses.
-    pub async fn listen(&self) -> Result<Listeners, Error> {
-        let bind = async |key, text| {
+    /// The sockets, the network's first.
+    pub(crate) async fn listen(&self, held: Listeners) -> Result<(Listener, Listener), Error> {
+        let bind = async |key, text, held| {
             let address = address(key, text)?;
-            let identity = match address {
-                Address::Https { .. } => Some(self.identity()?),
-                Address::Http { .. } | Address::Unix(_) => None,
-            };
-            Ok::<_, Error>(Listener::bind(&address, identity).await?)
+            Ok::<_, Error>(configured::listener(&address, self.identity()?, held).await?)
         };
-        Ok(Listeners {
-            network: bind("listen_addr_securable", &self.listen_addr_securable).await?,
-            admin: bind("listen_addr", &self.listen_addr).await?,
-        })
+        Ok((
+            bind("listen_addr_securable", &self.listen_addr_securable, held.network).await?,
+            bind("listen_addr", &self.listen_addr, held.admin).await?,
+        ))
     }
 
     /// Who the rep is, to all that it speaks mutual TLS with.
-    pub fn identity(&self) -> Result<Identity, Error> {
-        Ok(load(&self.ca_cert_file, &self.cert_file, &self.key_file)?)
+    fn identity(&self) -> Result<Option<Identity>, Error> {
+        Ok(configured::identity(&self.ca_cert_file, &self.cert_file, &self.key_file)?)
     }
 
     /// Refuses what cannot be served.
@@ -290,11 +286,7 @@ impl Config {
 
     pub(crate) fn bbs(&self) -> Result<bbs_client::Client, Error> {
         let address = address("bbs_address", &self.bbs_address)?;
-        let identity = match address {
-            Address::Https { .. } => Some(self.identity()?),
-            Address::Http { .. } | Address::Unix(_) => None,
-        };
-        bbs_client::Client::new(address, identity).map_err(Error::Bbs)
+        bbs_client::Client::new(address, self.identity()?).map_err(Error::Bbs)
     }
 
     /// The client of Locket, if there is one.
@@ -303,14 +295,11 @@ impl Config {
             return Ok(None);
         }
         let address = address("locket_address", &self.locket_address)?;
-        let identity = match address {
-            Address::Https { .. } => Some(load(
-                &self.locket_ca_cert_file,
-                &self.locket_client_cert_file,
-                &self.locket_client_key_file,
-            )?),
-            Address::Http { .. } | Address::Unix(_) => None,
-        };
+        let identity = configured::identity(
+            &self.locket_ca_cert_file,
+            &self.locket_client_cert_file,
+            &self.locket_client_key_file,
+        )?;
         Ok(Some(locket::Client::new(&address, identity)?))
     }
 
@@ -327,12 +316,11 @@ impl Config {
     }
 
     pub(crate) fn transfers(&self) -> Result<Transfers, Error> {
-        let (ca, certificate, key) =
-            (&self.path_to_tls_ca_cert, &self.path_to_tls_cert, &self.path_to_tls_key);
-        let identity = match certificate.as_os_str().is_empty() {
-            true => None,
-            false => Some(load(ca, certificate, key)?),
-        };
+        let identity = configured::identity(
+            &self.path_to_tls_ca_cert,
+            &self.path_to_tls_cert,
+            &self.path_to_tls_key,
+        )?;
         Ok(Transfers::new(identity))
     }
 
@@ -379,19 +367,8 @@ impl Config {
     }
 }
 
-fn load(ca: &Path, certificate: &Path, key: &Path) -> Result<Identity, transport::Error> {
-    Identity::load(Files {
-        ca: ca.to_owned(),
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-    })
-}
-
-/// An address as the original writes it, which speaks mutual TLS, or any [`Address`].
 fn address(key: &str, text: &str) -> Result<Address, Error> {
-    let bare = !text.contains("://") && !text.starts_with("unix:");
-    let full = if bare { format!("https://{text}") } else { text.to_owned() };
-    full.parse().map_err(|_| Error::Config(format!("{key} {text:?} is no address")))
+    configured::address(text).map_err(|error| Error::Config(format!("{key}: {error}")))
 }
 
 /// The machine's address on the way out; nothing is sent.
@@ -460,7 +437,7 @@ mod tests {
         assert_eq!(config.preloaded_root_fs["cflinuxfs4"], "/stacks/cflinuxfs4.tar");
         assert_eq!((config.memory_mb, config.disk_mb), (None, Some(2048)));
         assert_eq!(config.polling_interval, Duration::from_secs(15));
-        assert_eq!(config.cert_file, Path::new("/tls/server.crt"));
+        assert_eq!(config.cert_file, PathBuf::from("/tls/server.crt"));
         let listening = Address::Https { host: "0.0.0.0".into(), port: 1801 };
         let (url, _) = config.advertised(&listening);
         assert_eq!(url, "https://cell-z1-0.cell.service.cf.internal:1801");

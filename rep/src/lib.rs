@@ -15,7 +15,6 @@
 
 pub mod cell;
 mod config;
-mod duration;
 mod error;
 pub mod evacuation;
 pub mod http;

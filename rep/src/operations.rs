@@ -68,8 +68,9 @@ impl Rep {
         let (rep, guid) = (Arc::clone(self), guid.to_owned());
         self.under_way.spawn(async move {
             let work = async {
+                let mut trace = trace;
                 loop {
-                    rep.carry_out(&guid, operation, trace.as_ref()).await;
+                    rep.carry_out(&guid, operation, trace.take().as_ref()).await;
                     match rep.queue.next(&guid) {
                         Some(next) => operation = next,
                         None => break,

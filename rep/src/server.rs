@@ -1,5 +1,6 @@
 //! The rep's parts, put together.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,21 +39,46 @@ pub async fn serve(
     sink: Arc<dyn Sink>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    boxed(config, listeners, sink, stop).await
+}
+
+/// Compiled once, here, and not again with every program that serves a cell.
+fn boxed(
+    config: Config,
+    listeners: Listeners,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    Box::pin(run(config, listeners, sink, stop))
+}
+
+async fn run(
+    config: Config,
+    listeners: Listeners,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     config.check()?;
+    let (network, admin) = config.listen(listeners).await?;
     let stop = stop.child_token();
     // However this function ends, nothing of it goes on.
     let _stop = stop.clone().drop_guard();
-    let executor = Executor::start(
+    let started = Executor::start(
         config.executor(),
         config.garden()?,
         config.transfers()?,
         config.authority()?,
         Arc::clone(&sink),
         stop.clone(),
-    )
-    .await?;
+    );
+    let executor = match started.await {
+        Ok(executor) => executor,
+        // It was waiting for Garden.
+        Err(_) if stop.is_cancelled() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let rep = Arc::new(Rep {
-        cell: config.cell(&listeners.network)?,
+        cell: config.cell(&network)?,
         recipes: config.recipes()?,
         preferred_address: config.preferred_address(),
         bbs: config.bbs()?,
@@ -74,10 +100,10 @@ pub async fn serve(
     };
     tracing::info!(cell = rep.cell.id, url = rep.cell.rep_url, "the cell is ready");
 
-    let network = Network { rep: Arc::clone(&rep), measured: Arc::clone(&measured) };
-    let network = service_fn(move |request| network.clone().answer(request));
-    let admin = Admin { rep: Arc::clone(&rep) };
-    let admin = service_fn(move |request| admin.clone().answer(request));
+    let calls = Network { rep: Arc::clone(&rep), measured: Arc::clone(&measured) };
+    let calls = service_fn(move |request| calls.clone().answer(request));
+    let own_calls = Admin { rep: Arc::clone(&rep) };
+    let own_calls = service_fn(move |request| own_calls.clone().answer(request));
     let patience = Patience {
         polling: config.evacuation_polling_interval,
         timeout: config.evacuation_timeout,
@@ -85,8 +111,8 @@ pub async fn serve(
     };
     let work = async {
         tokio::join!(
-            Server::new(listeners.network).serve(network, stop.clone()),
-            Server::new(listeners.admin).serve(admin, stop.clone()),
+            Server::new(network).serve(calls, stop.clone()),
+            Server::new(admin).serve(own_calls, stop.clone()),
             until(&stop, follow_events(&rep)),
             until(&stop, compare(&rep, &config)),
             until(&stop, measure(&rep, &measured, &*sink, &config)),
