@@ -90,11 +90,13 @@ struct Heard {
     body: Bytes,
 }
 
+/// By peer and path.
+type Answers = BTreeMap<(String, String), Vec<u8>>;
+
 /// The BBS and the reps around an auctioneer, who answer as they are told and keep what they hear.
 #[derive(Clone, Default)]
 struct Peers {
-    /// By peer and path.
-    answers: Arc<Mutex<BTreeMap<(String, String), Vec<u8>>>>,
+    answers: Arc<Mutex<Answers>>,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 

@@ -93,10 +93,13 @@ impl Half {
     }
 }
 
+/// By peer and path, in the order in which they were given.
+type Answers = BTreeMap<(String, String), VecDeque<(u16, Vec<u8>)>>;
+
 /// Those around the board, who answer as they did and keep what they hear.
 #[derive(Clone, Default)]
 struct Peers {
-    answers: Arc<Mutex<BTreeMap<(String, String), VecDeque<(u16, Vec<u8>)>>>>,
+    answers: Arc<Mutex<Answers>>,
     heard: Arc<Mutex<Vec<String>>>,
 }
 

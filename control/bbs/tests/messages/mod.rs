@@ -46,8 +46,8 @@ fn task(task: &mut Task, names: &Names<'_>) {
 }
 
 fn group(group: &mut ActualLRPGroup) {
-    group.instance.as_option_mut().map(actual);
-    group.evacuating.as_option_mut().map(actual);
+    group.instance.as_option_mut().into_iter().for_each(actual);
+    group.evacuating.as_option_mut().into_iter().for_each(actual);
 }
 
 macro_rules! plain {
@@ -104,9 +104,9 @@ plain! {
         it.actual_lrp_groups.iter_mut().for_each(group);
         it.actual_lrp_groups.sort_by_key(|group| (place(&group.instance), place(&group.evacuating)));
     }
-    ActualLRPGroupResponse |it, _names| { it.actual_lrp_group.as_option_mut().map(group); }
+    ActualLRPGroupResponse |it, _names| { it.actual_lrp_group.as_option_mut().into_iter().for_each(group); }
     DesiredLRPResponse |it, _names| {
-        it.desired_lrp.as_option_mut().map(|lrp| tag(&mut lrp.modification_tag));
+        it.desired_lrp.as_option_mut().into_iter().for_each(|lrp| tag(&mut lrp.modification_tag));
     }
     DesiredLRPsResponse |it, _names| {
         it.desired_lrps.iter_mut().for_each(|lrp| tag(&mut lrp.modification_tag));
@@ -159,35 +159,35 @@ pub fn event(text: &str, from: &str, to: &str) -> String {
             desired(&mut it.after);
         }
         Event::ActualLRPInstanceCreated(it) => {
-            it.actual_lrp.as_option_mut().map(actual);
+            it.actual_lrp.as_option_mut().into_iter().for_each(actual);
         }
         Event::ActualLRPInstanceRemoved(it) => {
-            it.actual_lrp.as_option_mut().map(actual);
+            it.actual_lrp.as_option_mut().into_iter().for_each(actual);
         }
         Event::ActualLRPInstanceChanged(it) => {
-            it.before.as_option_mut().map(info);
-            it.after.as_option_mut().map(info);
+            it.before.as_option_mut().into_iter().for_each(info);
+            it.after.as_option_mut().into_iter().for_each(info);
         }
         Event::ActualLRPCrashed(it) => time(&mut it.since),
         Event::TaskCreated(it) => {
-            it.task.as_option_mut().map(|it| task(it, &names));
+            it.task.as_option_mut().into_iter().for_each(|it| task(it, &names));
         }
         Event::TaskRemoved(it) => {
-            it.task.as_option_mut().map(|it| task(it, &names));
+            it.task.as_option_mut().into_iter().for_each(|it| task(it, &names));
         }
         Event::TaskChanged(it) => {
-            it.before.as_option_mut().map(|it| task(it, &names));
-            it.after.as_option_mut().map(|it| task(it, &names));
+            it.before.as_option_mut().into_iter().for_each(|it| task(it, &names));
+            it.after.as_option_mut().into_iter().for_each(|it| task(it, &names));
         }
         Event::ActualLRPGroupCreated(it) => {
-            it.actual_lrp_group.as_option_mut().map(group);
+            it.actual_lrp_group.as_option_mut().into_iter().for_each(group);
         }
         Event::ActualLRPGroupRemoved(it) => {
-            it.actual_lrp_group.as_option_mut().map(group);
+            it.actual_lrp_group.as_option_mut().into_iter().for_each(group);
         }
         Event::ActualLRPGroupChanged(it) => {
-            it.before.as_option_mut().map(group);
-            it.after.as_option_mut().map(group);
+            it.before.as_option_mut().into_iter().for_each(group);
+            it.after.as_option_mut().into_iter().for_each(group);
         }
     }
     let bytes = STANDARD.encode(event.encode());
