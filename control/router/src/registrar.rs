@@ -6,7 +6,6 @@ use std::time::Duration;
 use bus::Bus;
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::message::Message;
@@ -27,8 +26,8 @@ struct Start {
     prune_threshold: u64,
 }
 
-/// Keeps the table up to date until told to stop, or the bus has ended.
-pub(crate) async fn run(proxy: &Proxy, bus: &Bus, stop: &CancellationToken) -> Result<(), Error> {
+/// Keeps the table up to date for as long as there is a bus.
+pub(crate) async fn run(proxy: &Proxy, bus: &Bus) -> Result<(), Error> {
     let Proxy { config, table, .. } = proxy;
     let start = Start {
         id: format!("{}-{}", config.index, uuid::Uuid::new_v4()),
@@ -48,10 +47,10 @@ pub(crate) async fn run(proxy: &Proxy, bus: &Bus, stop: &CancellationToken) -> R
     let mut announced = seen.max(1);
     let mut prunes = tokio::time::interval(config.prune_stale_droplets_interval);
     prunes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    prunes.reset();
     let mut suspended = false;
     loop {
         tokio::select! {
-            () = stop.cancelled() => return Ok(()),
             message = messages.next() => match message {
                 None => return Ok(()),
                 Some(message) => match message.subject.as_str() {

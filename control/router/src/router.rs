@@ -88,18 +88,20 @@ pub async fn serve(
         proxy.healthy.store(true, Ordering::Relaxed);
         std::future::pending::<Result<(), Error>>().await
     };
+    let registrations = registrar::run(&proxy, &bus);
+    tokio::pin!(registrations);
     tokio::select! {
         biased;
         failed = serving => return failed,
-        ended = registrar::run(&proxy, &bus, &stop) => ended?,
+        ended = &mut registrations => return ended,
+        () = stop.cancelled() => {}
     }
 
     proxy.healthy.store(false, Ordering::Relaxed);
     // Routes still come and go meanwhile.
-    let drained = CancellationToken::new();
     tokio::select! {
         () = sleep(config.drain_wait) => {}
-        ended = registrar::run(&proxy, &bus, &drained) => ended?,
+        ended = registrations => return ended,
     }
     proxy.draining.cancel();
     connections.close();

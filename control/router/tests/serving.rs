@@ -29,6 +29,7 @@ impl AccessLog for Lines {
 
 struct Router {
     bus: Bus,
+    starts: bus::Subscription,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), router::Error>>,
 }
@@ -48,7 +49,7 @@ async fn start(
     let log = Arc::<Lines>::default();
     let serving = tokio::spawn(router::serve(config, listeners, bus.clone(), log, stop.clone()));
     timeout(PATIENCE, starts.next()).await.unwrap().unwrap();
-    Router { bus, stop, serving }
+    Router { bus, starts, stop, serving }
 }
 
 impl Router {
@@ -58,9 +59,11 @@ impl Router {
         self.bus.request("router.greet", "", PATIENCE).await.unwrap();
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         self.stop.cancel();
         timeout(PATIENCE, self.serving).await.unwrap().unwrap().unwrap();
+        // A router that ends does not ask for routes.
+        timeout(Duration::ZERO, self.starts.next()).await.unwrap_err();
     }
 }
 

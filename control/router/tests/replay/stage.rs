@@ -98,7 +98,8 @@ pub struct Stage {
     addresses: HashMap<String, String>,
     backends: HashMap<u16, u16>,
     silent: Vec<TcpSocket>,
-    accepted: (mpsc::UnboundedSender<(u16, TcpStream)>, mpsc::UnboundedReceiver<(u16, TcpStream)>),
+    accepting: mpsc::UnboundedSender<(u16, TcpStream)>,
+    accepted: mpsc::UnboundedReceiver<(u16, TcpStream)>,
     registered: Vec<String>,
     tasks: HashMap<u16, JoinHandle<()>>,
     stop: CancellationToken,
@@ -129,6 +130,7 @@ impl Stage {
         let serving =
             tokio::spawn(router::serve(config, listeners, bus.clone(), log.clone(), stop.clone()));
         starts.next().await.unwrap();
+        let (accepting, accepted) = mpsc::unbounded_channel();
         Self {
             bus,
             log,
@@ -136,7 +138,8 @@ impl Stage {
             addresses: addresses.into(),
             backends: HashMap::new(),
             silent: Vec::new(),
-            accepted: mpsc::unbounded_channel(),
+            accepting,
+            accepted,
             registered: Vec::new(),
             tasks: HashMap::new(),
             stop,
@@ -198,7 +201,7 @@ impl Stage {
             return ours;
         }
         let listener: TcpListener = socket.listen(64).unwrap();
-        let accepted = self.accepted.0.clone();
+        let accepted = self.accepting.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 if accepted.send((recorded, stream)).is_err() {
@@ -224,7 +227,7 @@ impl Stage {
 
     /// A connection that the router has made since, with the recorded port.
     pub fn accepted(&mut self) -> Option<(u16, Connection)> {
-        let (port, stream) = self.accepted.1.try_recv().ok()?;
+        let (port, stream) = self.accepted.try_recv().ok()?;
         Some((port, Connection::new(stream, true)))
     }
 
