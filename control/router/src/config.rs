@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 /// Settings that are missing have the defaults of the original's BOSH job, but for the start delay and
-/// the time of draining, which are none; unknown ones are ignored. Durations are texts such as `1m30s`.
+/// the wait before draining, which are none, and the time for a head, which is a minute; unknown ones
+/// are ignored. Durations are texts such as `1m30s`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -118,7 +119,7 @@ impl Default for Config {
             websocket_dial_timeout: seconds(5),
             tls_handshake_timeout: seconds(10),
             frontend_idle_timeout: seconds(900),
-            read_header_timeout: NONE,
+            read_header_timeout: seconds(60),
             prune_stale_droplets_interval: seconds(30),
             droplet_stale_threshold: seconds(120),
             suspend_pruning_if_nats_unavailable: true,
