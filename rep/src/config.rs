@@ -1,7 +1,7 @@
 //! What an operator sets, in the original's words (its `rep.json`).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -261,7 +261,14 @@ impl Config {
                     format!("http://{}:{admin}", own_address()),
                 )
             }
-            plain => (plain.to_string(), plain.to_string()),
+            Address::Http { host, port } => {
+                // What listens on every address is asked at one of them.
+                let every = host.parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+                let host = if every { own_address() } else { host.clone() };
+                let url = Address::Http { host, port: *port }.to_string();
+                (url.clone(), url)
+            }
+            Address::Unix(_) => (listening.to_string(), listening.to_string()),
         }
     }
 

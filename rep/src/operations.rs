@@ -3,7 +3,9 @@
 //! The calls and their order are the original's (its recordings are in `tests/recordings`). An answer
 //! decides, whatever it is; without one the container stays, and the next comparison tries again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bbs_client::Client as Bbs;
 use bbs_models::error::Type;
@@ -12,7 +14,7 @@ use bbs_models::{
     CompleteTaskRequest, EvacuateRunningActualLRPRequest, PortMapping, StartActualLRPRequest,
     actual_lrp_net_info::PreferredAddress,
 };
-use executor::{Container, Executor, RunInfo, State};
+use executor::{Container, Executor, Guid, RunInfo, State};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::TraceId;
@@ -27,6 +29,29 @@ use crate::sync::{LrpStep, Operation, TaskStep};
 /// Bytes of a task's result.
 const RESULT: usize = 50 * 1024;
 
+/// How long a restarted cell does not say that an instance wants no requests.
+const UNSURE: Duration = Duration::from_secs(10);
+
+/// Containers that an earlier rep has left. Whether they are ready is not known until they have been
+/// asked again, and must not be denied meanwhile: their routes would be withdrawn.
+#[derive(Debug)]
+pub struct Found {
+    guids: BTreeSet<Guid>,
+    since: Instant,
+}
+
+impl Found {
+    /// Those that the executor has at its start.
+    pub fn by(executor: &Executor) -> Self {
+        let guids = executor.containers().into_iter().map(|container| container.guid);
+        Self { guids: guids.collect(), since: Instant::now() }
+    }
+
+    fn is_unsure(&self, guid: &str) -> bool {
+        self.guids.contains(guid) && self.since.elapsed() < UNSURE
+    }
+}
+
 /// One cell's rep.
 #[derive(Debug)]
 pub struct Rep {
@@ -38,6 +63,8 @@ pub struct Rep {
     pub preferred_address: PreferredAddress,
     /// Its containers.
     pub executor: Executor,
+    /// Those that were there before it.
+    pub found: Found,
     /// The BBS.
     pub bbs: Bbs,
     /// Whether it is being drained.
@@ -137,6 +164,8 @@ impl Rep {
             LrpStep::Claim => {
                 let _ = self.claim(bbs, guid, &key, instance).await;
             }
+            // The BBS knows better for now.
+            LrpStep::Start if !container.routable && self.found.is_unsure(guid) => {}
             LrpStep::Start => {
                 let started = bbs.start_actual_lrp(self.started(container, key, instance)).await;
                 if told("start", guid, &started) == Some(Type::ActualLRPCannotBeStarted) {

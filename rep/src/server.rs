@@ -17,7 +17,7 @@ use crate::config::{Config, Listeners};
 use crate::error::Error;
 use crate::evacuation::{self, Evacuation, Patience};
 use crate::http::{Admin, Network};
-use crate::operations::Rep;
+use crate::operations::{Found, Rep};
 use crate::queue::Queue;
 use crate::sync::{self, Operation};
 use crate::usage::Measured;
@@ -86,6 +86,7 @@ async fn run(
         queue: Queue::default(),
         under_way: TaskTracker::new(),
         stop: stop.clone(),
+        found: Found::by(&executor),
         executor,
     });
     let measured = Arc::new(Measured::default());

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bbs_models::{
-    Action, ActualLRP, ActualLRPsRequest, DesiredLRP, MetricTagValue, RunAction, Task,
-    TaskDefinition,
+    Action, ActualLRP, ActualLRPsRequest, CheckDefinition, DesiredLRP, MetricTagValue, RunAction,
+    Task, TaskDefinition,
 };
 use executor::{Log, LogConfig, Sink, Usage};
 use http::{Request, Response};
@@ -200,6 +200,10 @@ impl Platform {
     }
 
     pub fn desire(&self, process: &str, action: Action) {
+        self.desire_checked(process, action, None);
+    }
+
+    pub fn desire_checked(&self, process: &str, action: Action, checks: Option<CheckDefinition>) {
         let lrp = DesiredLRP {
             process_guid: process.into(),
             domain: "cf-apps".into(),
@@ -209,6 +213,7 @@ impl Platform {
             disk_mb: 64,
             ports: vec![8080],
             action: action.into(),
+            check_definition: checks.into(),
             log_guid: "app".into(),
             log_source: "CELL".into(),
             metric_tags: source("app"),

@@ -2,7 +2,8 @@
 
 use bbs_models::task::State as TaskState;
 use bbs_models::{
-    ActualLRPInstanceKey, ActualLRPKey, ActualLRPNetInfo, StartActualLRPRequest, actual_lrp, state,
+    ActualLRPInstanceKey, ActualLRPKey, ActualLRPNetInfo, Check, CheckDefinition,
+    StartActualLRPRequest, TCPCheck, actual_lrp, state,
 };
 use transport::TraceId;
 
@@ -21,6 +22,7 @@ pub const TESTS: &[crate::Test] = &[
         what_the_bbs_has_and_the_cell_has_not_is_given_up,
     ),
     ("a_killed_rep_costs_no_container", a_killed_rep_costs_no_container),
+    ("a_killed_rep_costs_no_request", a_killed_rep_costs_no_request),
     (
         "a_drained_cell_keeps_instances_until_others_run_them",
         a_drained_cell_keeps_instances_until_others_run_them,
@@ -202,7 +204,7 @@ fn a_killed_rep_costs_no_container() {
     });
     let again = platform.until_row("web", "running", |row| row.state == state::RUNNING);
     assert_eq!(again.actual_lrp_instance_key, running.actual_lrp_instance_key);
-    assert_eq!(again.since, running.since, "it has run all the time");
+    assert_eq!(again.modification_tag, running.modification_tag, "it has run all the time");
     assert_eq!(platform.plot.sh(&guid, pid).output, before, "it is the same process");
     // What ended while nobody watched is told.
     let crashed = platform.until_row("ends", "crashed", |row| row.crash_count == 1);
@@ -210,6 +212,35 @@ fn a_killed_rep_costs_no_container() {
 
     platform.runtime.block_on(platform.bbs().remove_lrp("web")).unwrap();
     plot::wait_until("its row is gone", || platform.rows("web").is_empty());
+    platform.until_empty();
+}
+
+fn a_killed_rep_costs_no_request() {
+    let mut platform = Platform::new();
+    let serve = "mkdir -p /tmp/www; trap 'exit 0' TERM; httpd -f -p 8080 -h /tmp/www & wait";
+    let ready = Check {
+        tcp_check: TCPCheck { port: 8080, interval_ms: 1000, ..TCPCheck::default() }.into(),
+        ..Check::default()
+    };
+    let checks = CheckDefinition { readiness_checks: vec![ready], ..CheckDefinition::default() };
+    platform.desire_checked("web", sh("APP", serve), Some(checks));
+    platform.place("web");
+    let ready = platform
+        .until_row("web", "ready", |row| row.state == state::RUNNING && row.routable == Some(true));
+    let guid = ready.actual_lrp_instance_key.instance_guid.clone();
+    plot::wait_until("the records", || {
+        platform.plot.garden().property(&guid, "executor:running").is_ok()
+    });
+
+    platform.kill_rep();
+    let starts = platform.calls(&["/v1/actual_lrps/start.r1"]).len();
+    platform.start_rep();
+    plot::wait_until("it is told to run, more than once", || {
+        platform.calls(&["/v1/actual_lrps/start.r1"]).len() > starts + 1
+    });
+    let row = platform.rows("web").remove(0);
+    assert_eq!(row.modification_tag, ready.modification_tag, "nobody was told anything else");
+    platform.runtime.block_on(platform.bbs().remove_lrp("web")).unwrap();
     platform.until_empty();
 }
 

@@ -17,6 +17,7 @@ pub const TESTS: &[crate::Test] = &[
         "an_unhealthy_cell_says_so_and_still_takes_work",
         an_unhealthy_cell_says_so_and_still_takes_work,
     ),
+    ("a_drained_cell_hands_work_back", a_drained_cell_hands_work_back),
     ("an_instance_asks_for_what_was_recorded", an_instance_asks_for_what_was_recorded),
     ("a_task_asks_for_what_was_recorded", a_task_asks_for_what_was_recorded),
 ];
@@ -114,6 +115,17 @@ fn an_unhealthy_cell_says_so_and_still_takes_work() {
     platform.plot.serve();
     plot::wait_until("it is healthy", || status(&platform) == 200);
     replay(&platform, again);
+}
+
+fn a_drained_cell_hands_work_back() {
+    let platform = Platform::with(recorded);
+    platform.desire("web", sh("APP", "while :; do sleep 0.05; done"));
+    platform.place("web");
+    platform.until_row("web", "running", |row| row.state == state::RUNNING);
+    // A ping, the evacuation, and work meanwhile.
+    for exchange in flow("evacuation").iter().filter(|one| [20, 21, 30].contains(&one.n)) {
+        replay(&platform, exchange);
+    }
 }
 
 /// What the reps of a recording asked the BBS in these exchanges, but for lists.
