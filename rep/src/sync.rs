@@ -1,7 +1,7 @@
 //! What brings the BBS and the cell into agreement: decisions only, from what is known.
 //!
 //! [`plan`] compares the BBS's records of this cell with the cell's containers. What there is to do
-//! about one container follows from its state, by [`Step::of`].
+//! about one container follows from its state: [`LrpStep::of`] and [`TaskStep::of`].
 
 use std::collections::BTreeMap;
 
