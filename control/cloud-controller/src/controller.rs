@@ -14,6 +14,7 @@ use crate::logs::AppLog;
 use crate::metadata::Metadata;
 use crate::runtime::Runtime;
 use crate::store::{OpenError, Store, domains, events, jobs, orgs, packages, settings};
+use crate::usage::Metrics;
 use crate::waiting::Waiting;
 use crate::{running, staging, time};
 
@@ -42,6 +43,7 @@ pub struct CloudController {
     pub(crate) users: Arc<uaa::Client>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) logs: AppLog,
+    pub(crate) metrics: Metrics,
     pub(crate) waiting: Arc<Waiting>,
     /// Work that outlives its request; it is waited for at the end.
     pub(crate) tasks: TaskTracker,
@@ -74,12 +76,18 @@ impl CloudController {
             users,
             runtime,
             logs,
+            metrics: Metrics::default(),
             waiting: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
         crate::job::resume(&controller).await?;
         Ok(controller)
+    }
+
+    /// The same controller, which knows what instances use.
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// What goes on beside requests, until the controller is closed: keeps the runtime in agreement

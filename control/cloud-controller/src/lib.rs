@@ -33,6 +33,7 @@ mod server;
 mod staging;
 mod store;
 mod time;
+mod usage;
 mod waiting;
 
 pub use config::{Config, Info, Links, Packages, ResourcePool, Stack, Staging, StagingAuth};
@@ -41,3 +42,4 @@ pub use error::{ApiError, Detail};
 pub use logs::{AppLog, Line};
 pub use runtime::{Desired, Instance, InstancePort, InstanceState, Runtime, RuntimeError};
 pub use store::OpenError;
+pub use usage::{Metrics, Usage};

@@ -17,6 +17,7 @@ use crate::query::Query;
 use crate::runtime::{Instance, InstanceState, RuntimeError};
 use crate::store::apps::App as AppRow;
 use crate::store::processes::Process;
+use crate::usage::Usage;
 
 /// How long an answer waits for an instance that is starting. Not only waiting commands read this.
 const HOLD: Duration = Duration::from_millis(2500);
@@ -51,7 +52,12 @@ fn age(instance: &Instance) -> i64 {
 
 const MEBIBYTE: i64 = 1 << 20;
 
-fn show_row(process: &Process, index: u32, instance: Option<&Instance>) -> Value {
+fn show_row(
+    process: &Process,
+    index: u32,
+    instance: Option<&Instance>,
+    usage: Option<&Usage>,
+) -> Value {
     let state = instance.map_or(InstanceState::Down, |instance| instance.state);
     let details = instance.and_then(|instance| instance.details.as_ref());
     let Some(instance) = instance.filter(|_| state != InstanceState::Down) else {
@@ -94,7 +100,7 @@ fn show_row(process: &Process, index: u32, instance: Option<&Instance>) -> Value
         "isolation_segment": null,
         "details": details,
         "instance_ports": ports,
-        "usage": {},
+        "usage": usage.map_or_else(|| json!({}), Usage::show),
     })
 }
 
@@ -111,7 +117,12 @@ async fn rows(
         // One that runs is what clients wait for.
         let runs = seen.iter().any(|(_, found)| state(found) == Some(InstanceState::Running));
         if !starting || runs || tokio::time::Instant::now() >= deadline {
-            let rows = seen.iter().map(|(index, found)| show_row(process, *index, found.as_ref()));
+            let usages = controller.metrics.of(&app.guid);
+            let rows = seen.iter().map(|(index, found)| {
+                let own =
+                    |usage: &&Usage| usage.process_guid == process.guid && usage.index == *index;
+                show_row(process, *index, found.as_ref(), usages.iter().find(own))
+            });
             let rows: Vec<Value> = rows.collect();
             return Ok(Json(json!({"resources": rows})));
         }
