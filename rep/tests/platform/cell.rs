@@ -33,6 +33,8 @@ pub struct Platform {
     pub kept: Arc<Kept>,
     /// Paths of the calls that reach the BBS, from whomever.
     pub calls: Arc<Mutex<Vec<String>>>,
+    /// The same once they are answered.
+    answered: Arc<Mutex<Vec<String>>>,
     stop: CancellationToken,
     pub runtime: Runtime,
     place: tempfile::TempDir,
@@ -96,6 +98,7 @@ impl Platform {
             config,
             kept: Arc::default(),
             calls: Arc::default(),
+            answered: Arc::default(),
             stop: CancellationToken::new(),
             runtime: runtime.unwrap(),
             place,
@@ -128,12 +131,19 @@ impl Platform {
             ..bbs::Config::default()
         };
         let (stop, calls) = (self.stop.clone(), Arc::clone(&self.calls));
+        let answered = Arc::clone(&self.answered);
         self.runtime.block_on(async {
             tokio::spawn(bbs::serve(config, bbs::Listeners::default(), stop.clone()));
             let board = Client::new(self.address("board.sock"), None, Timeouts::default()).unwrap();
             let service = service_fn(move |request: Request<Incoming>| {
-                calls.lock().unwrap().push(request.uri().path().to_owned());
-                pass_on(board.clone(), request)
+                let path = request.uri().path().to_owned();
+                calls.lock().unwrap().push(path.clone());
+                let (board, answered) = (board.clone(), Arc::clone(&answered));
+                async move {
+                    let answer = pass_on(board, request).await;
+                    answered.lock().unwrap().push(path);
+                    answer
+                }
             });
             let listener = Listener::bind(&self.address("bbs.sock"), None).await.unwrap();
             tokio::spawn(Server::new(listener).serve(service, stop));
@@ -163,6 +173,16 @@ impl Platform {
             let (client, serving) = (self.client(), &self.rep.as_ref().unwrap().0);
             assert!(!serving.is_finished());
             self.runtime.block_on(client.state(&TraceId::default())).is_ok()
+        });
+    }
+
+    /// Waits for the comparison that a rep begins with, before anything else is asked of the board.
+    pub fn until_compared(&self) {
+        plot::wait_until("the rep has compared", || {
+            let answered = self.answered.lock().unwrap();
+            ["/v1/actual_lrps/list", "/v1/tasks/list.r3"]
+                .iter()
+                .all(|list| answered.iter().any(|path| path == list))
         });
     }
 

@@ -157,6 +157,7 @@ fn undisturbed(config: &mut Config) {
 
 fn an_instance_asks_for_what_was_recorded() {
     let platform = Platform::with(undisturbed);
+    platform.until_compared();
     platform.desire("crasher", sh("APP", "sleep 0.3; exit 1"));
     platform.place("crasher");
     platform.until_row("crasher", "crashed", |row| row.crash_count == 1);
@@ -174,6 +175,7 @@ fn an_instance_asks_for_what_was_recorded() {
 
 fn a_task_asks_for_what_was_recorded() {
     let platform = Platform::with(undisturbed);
+    platform.until_compared();
     let script = "sleep 0.3; echo -n done > /tmp/result";
     platform.desire_task("t-ok", sh("T", script), "/tmp/result");
     plot::wait_until("it is completed", || !platform.calls(&["/v1/tasks/complete"]).is_empty());
