@@ -63,9 +63,11 @@ impl Usage {
     }
 }
 
+type OfApp = dyn Fn(&str) -> Vec<Usage> + Send + Sync;
+
 /// Tells what the instances of an app use: log-cache. A clone asks the same.
 #[derive(Clone)]
-pub struct Metrics(Arc<dyn Fn(&str) -> Vec<Usage> + Send + Sync>);
+pub struct Metrics(Arc<OfApp>);
 
 impl Metrics {
     /// `of_app` gets an app's guid and must not block.
