@@ -8,7 +8,9 @@ mod demo;
 mod garden;
 mod inside;
 mod log;
+mod platform;
 mod serve;
+mod up;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,33 @@ enum Command {
     Demo(demo::Flags),
     /// Create, run, look at and destroy containers of a Garden by hand.
     Ctl(Box<ctl::Arguments>),
+    /// Log in to a Cloud Foundry, push apps and look after them.
+    #[command(subcommand)]
+    Cf(bloomery_cf::Command),
+    /// Start the platform on this machine.
+    Up(up::Flags),
+    /// End the platform and its apps, which are back after the next `up`.
+    Down(up::Place),
+    /// Say what runs.
+    Status(up::Place),
+    /// Show the logs of the platform's own processes.
+    Logs(up::Place),
+    /// End the platform and remove all that it made.
+    Destroy {
+        #[command(flatten)]
+        place: up::Place,
+        /// It is meant.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the administrator's password.
+    Credentials(up::Place),
+    /// Print variables for a shell, for a cf that leaves an existing set-up alone.
+    Env(up::Place),
+    #[command(hide = true)]
+    Supervise(up::Place),
+    #[command(hide = true)]
+    Platform { settings: String },
     /// Measure, side by side with the runtimes installed here.
     #[command(subcommand)]
     Bench(Bench),
@@ -43,7 +72,12 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    // In a container this file is builder, launcher or health check.
+    let name = arguments.next().unwrap_or_default();
+    if let Some(program) = lifecycle::Program::named(&name.to_string_lossy()) {
+        return program.run(arguments);
+    }
     // Before anything makes a second thread.
     if arguments.next().is_some_and(|command| command == "inside") {
         return inside::run(arguments);
@@ -52,6 +86,19 @@ fn main() -> ExitCode {
         Command::Garden(command) => garden::run(command),
         Command::Demo(flags) => demo::run(&flags),
         Command::Ctl(arguments) => return ctl::run(*arguments),
+        Command::Cf(command) => return bloomery_cf::execute(command),
+        Command::Up(flags) => up::up(&flags),
+        Command::Down(place) => up::down(&place),
+        Command::Status(place) => up::status(&place),
+        Command::Logs(place) => {
+            up::logs(&place);
+            Ok(())
+        }
+        Command::Destroy { place, yes } => up::destroy(&place, yes),
+        Command::Credentials(place) => up::credentials(&place),
+        Command::Env(place) => up::env(&place),
+        Command::Supervise(place) => up::supervise(&place),
+        Command::Platform { settings } => platform::run(&settings),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),
     };
     match done {

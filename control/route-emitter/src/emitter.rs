@@ -59,7 +59,7 @@ pub async fn serve(
                     }
                     Err(error) => {
                         tracing::warn!(
-                            error = &error as &dyn std::error::Error,
+                            %error,
                             "cannot follow the BBS's events"
                         );
                     }
@@ -81,8 +81,7 @@ pub async fn serve(
                 Ok(Some(event)) => emitter.take(&event).await,
                 Ok(None) => events = None,
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "the BBS's events have ended");
+                    tracing::warn!(%error, "the BBS's events have ended");
                     events = None;
                     sleep(RESUBSCRIBE).await;
                 }
@@ -117,8 +116,7 @@ impl Emitter {
                 self.tell(notices).await;
             }
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "cannot compare with the BBS");
+                tracing::warn!(%error, "cannot compare with the BBS");
             }
         }
     }
@@ -152,8 +150,7 @@ impl Emitter {
             match self.bbs.routing_infos(filter).await {
                 Ok(found) => notices.extend(found.iter().flat_map(|lrp| self.table.desire(lrp))),
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(process_guid = guid, error, "cannot ask for routes");
+                    tracing::warn!(process_guid = guid, %error, "cannot ask for routes");
                 }
             }
         }
@@ -180,7 +177,7 @@ impl Emitter {
         if let Err(error) = self.bus.publish(notice.subject(), payload).await {
             tracing::warn!(
                 subject = notice.subject(),
-                error = &error as &dyn std::error::Error,
+                %error,
                 "cannot tell routers"
             );
         }

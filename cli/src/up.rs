@@ -1,0 +1,232 @@
+//! `bloomery up` and what belongs to it: the platform on this machine.
+//!
+//! ```text
+//! up ──starts──> supervisor (root; holds the router's socket)
+//!                   ├── bloomery garden serve     (root)
+//!                   │      keeper, anchor, containers: they outlive everything here
+//!                   └── bloomery platform         (a user without any rights)
+//! ```
+
+mod installation;
+mod names;
+mod place;
+mod stack;
+mod supervisor;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+pub use installation::Installation;
+pub use place::Place;
+
+/// For a platform to be ready, beyond the making of its stack.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Flags of `bloomery up`.
+#[derive(clap::Args, Debug)]
+pub struct Flags {
+    #[command(flatten)]
+    place: Place,
+    /// Stay, and end with Ctrl-C as `down` would.
+    #[arg(long)]
+    foreground: bool,
+    /// The port of the router on 127.0.0.1 instead of 80, or 8080 if that is taken.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Domain of the platform.
+    #[arg(long, value_name = "DOMAIN", default_value = "bloomery.localhost")]
+    domain: String,
+    /// Write the platform's names into /etc/hosts, where the resolver does not know them.
+    #[arg(long)]
+    hosts: bool,
+    /// MiB of memory for apps, instead of three quarters of what the machine has.
+    #[arg(long, value_name = "MIB")]
+    memory: Option<i64>,
+    /// A directory or archive to use as root file system, instead of making one.
+    #[arg(long, value_name = "PATH")]
+    stack: Option<std::path::PathBuf>,
+    /// Flags for `bloomery garden serve`, such as `--garden=--network-pool=10.90.0.0/22`.
+    #[arg(long = "garden", value_name = "FLAG", allow_hyphen_values = true)]
+    garden: Vec<String>,
+}
+
+/// Starts the platform, or says that it runs.
+pub fn up(flags: &Flags) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if !rustix::process::geteuid().is_root() {
+        bail!("containers need root: run `sudo bloomery up`");
+    }
+    let place = &flags.place;
+    place.make()?;
+    if let Some(pid) = place.supervisor()? {
+        let installation = Installation::read(place)?;
+        println!("already running (process {pid})");
+        return summary(place, &installation);
+    }
+    let installation = Installation::settle(place, flags)?;
+    println!(
+        "  host      Linux {} · {} cores · {} MiB offered to apps",
+        kernel(),
+        std::thread::available_parallelism().map_or(1, usize::from),
+        installation.memory_mb
+    );
+    if flags.foreground {
+        return supervisor::run(place, &installation, || summary(place, &installation));
+    }
+    start_detached(place, started)?;
+    names::check(&installation, flags.hosts)?;
+    summary(place, &installation)?;
+    println!("\nReady in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// The supervisor, as a process that stays, and the wait for its word.
+fn start_detached(place: &Place, started: Instant) -> anyhow::Result<()> {
+    let log = place.log("supervisor")?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("supervise")
+        .args(place.flags())
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log.try_clone()?))
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("cannot start the supervisor")?;
+    print!("  platform  starting ...");
+    std::io::stdout().flush()?;
+    while !place.is_ready() {
+        if let Some(status) = child.try_wait()? {
+            println!();
+            place.print_logs(20);
+            bail!("the supervisor ended: {status}");
+        }
+        if started.elapsed() > PATIENCE {
+            println!();
+            place.print_logs(20);
+            bail!(
+                "the platform is not ready after {} s; `bloomery down` ends it",
+                PATIENCE.as_secs()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("\r  platform  ready                 {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// `bloomery supervise`, which `up` starts.
+pub fn supervise(place: &Place) -> anyhow::Result<()> {
+    let installation = Installation::read(place)?;
+    supervisor::run(place, &installation, || Ok(()))
+}
+
+fn summary(place: &Place, installation: &Installation) -> anyhow::Result<()> {
+    let program = std::env::args().next().unwrap_or_else(|| "bloomery".into());
+    println!("\n  API       {}", installation.url("api"));
+    println!("  Apps      http://<name>.{}", installation.apps_authority());
+    println!("  Data      {}", place.data().display());
+    println!(
+        "\n  Next      eval \"$(sudo {program} env)\" && cf login -a {} -u admin -o dev -s dev",
+        installation.url("api")
+    );
+    println!("  Password  sudo {program} credentials");
+    Ok(())
+}
+
+/// Ends the platform and its apps; they are back after the next `up`.
+pub fn down(place: &Place) -> anyhow::Result<()> {
+    match place.end_supervisor(Duration::from_secs(60))? {
+        Some(pid) => println!(
+            "process {pid} has ended, and the apps with it; `bloomery up` brings them back"
+        ),
+        None => println!("nothing runs"),
+    }
+    Ok(())
+}
+
+/// Ends the platform and removes all that it made.
+pub fn destroy(place: &Place, certain: bool) -> anyhow::Result<()> {
+    if !certain {
+        bail!(
+            "this removes all apps and {}; if that is meant: `bloomery destroy --yes`",
+            place.data().display()
+        );
+    }
+    down(place)?;
+    if let Ok(installation) = Installation::read(place) {
+        supervisor::clean_up(place, &installation)?;
+        names::forget()?;
+    }
+    place.remove()?;
+    println!("removed {} and {}", place.data().display(), place.run().display());
+    Ok(())
+}
+
+/// What runs.
+pub fn status(place: &Place) -> anyhow::Result<()> {
+    let Some(pid) = place.supervisor()? else {
+        println!("not running");
+        std::process::exit(4);
+    };
+    let installation = Installation::read(place)?;
+    let state = if place.is_ready() { "ready" } else { "starting" };
+    println!(
+        "bloomery {}   {state}   {}   supervisor is process {pid}",
+        env!("CARGO_PKG_VERSION"),
+        installation.url("api")
+    );
+    println!("cell      {} MiB offered to apps", installation.memory_mb);
+    Ok(())
+}
+
+/// The logs of the platform's own processes.
+pub fn logs(place: &Place) {
+    place.print_logs(200);
+}
+
+/// Name and password of the administrator.
+pub fn credentials(place: &Place) -> anyhow::Result<()> {
+    let secrets = platform::Secrets::read(&place.platform_data())?;
+    println!("user      admin\npassword  {}", secrets.admin);
+    Ok(())
+}
+
+/// Variables for a shell, so that an existing set-up of cf is not touched.
+pub fn env(place: &Place) -> anyhow::Result<()> {
+    let installation = Installation::read(place)?;
+    println!("export CF_HOME=\"$HOME/.bloomery\"");
+    println!("mkdir -p \"$CF_HOME\"");
+    println!("# cf login -a {} -u admin -o dev -s dev", installation.url("api"));
+    Ok(())
+}
+
+/// The first port of these that is free on loopback.
+fn free_port(wanted: Option<u16>) -> anyhow::Result<u16> {
+    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(|_| port);
+    if let Some(port) = wanted {
+        return free(port).with_context(|| format!("cannot listen on port {port}"));
+    }
+    for port in [80, 8080].into_iter().chain(8081..8100) {
+        match free(port) {
+            Ok(port) => return Ok(port),
+            Err(error) => {
+                println!("  port      {port} cannot be had ({error}): taking another one")
+            }
+        }
+    }
+    bail!("no port of 80 and 8080 to 8099 is free on 127.0.0.1; name one with --port")
+}
+
+/// Name and description of the stack.
+pub fn stack_name() -> (&'static str, &'static str) {
+    (stack::NAME, stack::DESCRIPTION)
+}

@@ -1,0 +1,120 @@
+//! What was settled when the platform was first started.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
+use super::{Flags, free_port, stack};
+
+const FILE: &str = "installation.json";
+/// Numbers that later versions can tell apart.
+const VERSION: u32 = 1;
+/// Of the machine's memory.
+const OFFERED: (i64, i64) = (3, 4);
+
+/// Domain, port and what else stays the same from one start to the next.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Installation {
+    version: u32,
+    pub domain: String,
+    pub port: u16,
+    /// MiB for apps.
+    pub memory_mb: i64,
+    /// Where the root file system is.
+    pub stack: PathBuf,
+    /// Flags of Garden beside those that are always given.
+    pub garden: Vec<String>,
+}
+
+impl Installation {
+    /// Reads what is there.
+    pub fn read(place: &Place) -> anyhow::Result<Self> {
+        let path = place.data().join(FILE);
+        let text = fs::read(&path).with_context(|| {
+            format!("cannot read {}: is there an installation?", path.display())
+        })?;
+        let installation: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("cannot understand {}", path.display()))?;
+        anyhow::ensure!(
+            installation.version <= VERSION,
+            "{} is of a newer version ({}, this one knows {VERSION})",
+            path.display(),
+            installation.version
+        );
+        Ok(installation)
+    }
+
+    /// Reads what is there, or settles it; flags change it.
+    pub fn settle(place: &Place, flags: &Flags) -> anyhow::Result<Self> {
+        let path = place.data().join(FILE);
+        let before = if path.exists() { Some(Self::read(place)?) } else { None };
+        let port = match (flags.port, &before) {
+            (Some(port), _) => free_port(Some(port))?,
+            (None, Some(before)) => free_port(Some(before.port)).with_context(|| {
+                format!("port {} is this installation's; another one with --port", before.port)
+            })?,
+            (None, None) => free_port(None)?,
+        };
+        let garden = match &before {
+            Some(before) if flags.garden.is_empty() => before.garden.clone(),
+            _ => flags.garden.clone(),
+        };
+        let installation = Self {
+            version: VERSION,
+            domain: before.as_ref().map_or_else(|| flags.domain.clone(), |old| old.domain.clone()),
+            port,
+            memory_mb: match (flags.memory, &before) {
+                (Some(mib), _) => mib,
+                (None, Some(before)) => before.memory_mb,
+                (None, None) => machine_mb()? * OFFERED.0 / OFFERED.1,
+            },
+            stack: match (&flags.stack, &before) {
+                (Some(path), _) => fs::canonicalize(path)
+                    .with_context(|| format!("cannot find the stack {}", path.display()))?,
+                (None, _) => stack::ensure(place.data())?,
+            },
+            garden,
+        };
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(&installation)?)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(installation)
+    }
+
+    /// A name of the platform with its port.
+    fn authority(&self, host: &str) -> String {
+        match self.port {
+            80 => format!("{host}.{}", self.domain),
+            port => format!("{host}.{}:{port}", self.domain),
+        }
+    }
+
+    /// An address for clients.
+    pub fn url(&self, host: &str) -> String {
+        format!("http://{}", self.authority(host))
+    }
+
+    /// Domain and port of apps.
+    pub fn apps_authority(&self) -> String {
+        self.authority("apps")
+    }
+
+    /// Domain of apps.
+    pub fn apps_domain(&self) -> String {
+        format!("apps.{}", self.domain)
+    }
+}
+
+/// MiB of memory.
+fn machine_mb() -> anyhow::Result<i64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let kib: i64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .context("/proc/meminfo has no MemTotal")?;
+    Ok(kib / 1024)
+}

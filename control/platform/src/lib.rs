@@ -1,0 +1,30 @@
+//! The platform on one machine: every daemon but Garden, in one process without privileges.
+//!
+//! ```text
+//!             ┌───────────────────────────── this process ─────────────────────────────┐
+//! client ──> router ──> Cloud Controller, UAA, Log Cache        (routes by the bus)     │
+//!             │   └──> apps <── rep ──> Garden (another process, root)                  │
+//!             │          route emitter, BBS, auctioneer, Locket, file server            │
+//!             └─────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The daemons are those that run alone elsewhere, and speak to each other as they do there: over
+//! sockets, in the original's protocols. [`serve`] starts them; none knows that the others are near.
+//! State is in one directory ([`Config::data`]); killed at any moment the process goes on from there.
+
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod config;
+mod error;
+mod foundation;
+mod logs;
+mod ports;
+mod registration;
+mod secrets;
+mod serve;
+
+pub use config::{Config, Stack};
+pub use error::Error;
+pub use secrets::Secrets;
+pub use serve::{Listeners, Ready, serve};
