@@ -6,12 +6,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-    LOCATION,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    LAST_MODIFIED, LOCATION,
 };
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use md5::Digest as _;
+use percent_encoding::percent_decode_str;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
@@ -33,7 +34,7 @@ pub enum Error {
     /// The URL is none that this program can follow.
     #[error("{url}: {what}")]
     Url {
-        /// As it was given.
+        /// Without name and password.
         url: String,
         /// What is wrong with it.
         what: String,
@@ -89,8 +90,12 @@ impl Error {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let url = url.to_owned();
+        let url = shown(url);
         move |source| Self::Transport { url, source: source.into() }
+    }
+
+    fn url(url: &str, what: String) -> Self {
+        Self::Url { url: shown(url), what }
     }
 
     /// Whether another attempt may do better.
@@ -182,7 +187,7 @@ impl Transfers {
                 .unwrap_or_else(|elapsed| Err(Error::transport(url)(elapsed)));
             match result {
                 Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
-                    tracing::info!(url, attempt, %error, "download failed, trying again");
+                    tracing::info!(url = shown(url), attempt, %error, "download failed, trying again");
                     tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
                 }
@@ -202,10 +207,13 @@ impl Transfers {
         let mut followed = url.to_owned();
         let mut redirects = 0;
         let answer = loop {
-            let (client, path) = self.client(&followed)?;
+            let Place { client, path, credentials } = self.place(&followed)?;
             let mut request = Request::get(path)
                 .body(transport::empty())
-                .map_err(|error| Error::Url { url: followed.clone(), what: error.to_string() })?;
+                .map_err(|error| Error::url(&followed, error.to_string()))?;
+            if let Some(credentials) = credentials {
+                request.headers_mut().insert(AUTHORIZATION, credentials);
+            }
             for (name, value) in
                 [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)]
             {
@@ -247,7 +255,7 @@ impl Transfers {
             let found = hash.hex();
             if found != checksum.value {
                 return Err(Error::Checksum {
-                    url: url.to_owned(),
+                    url: shown(url),
                     algorithm: checksum.algorithm.clone(),
                     expected: checksum.value.clone(),
                     found,
@@ -268,7 +276,7 @@ impl Transfers {
                 .unwrap_or_else(|elapsed| Err(Error::transport(url)(elapsed)));
             match result {
                 Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
-                    tracing::info!(url, attempt, %error, "upload failed, trying again");
+                    tracing::info!(url = shown(url), attempt, %error, "upload failed, trying again");
                     tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
                 }
@@ -278,40 +286,72 @@ impl Transfers {
     }
 
     async fn post(&self, url: &str, source: &Path, digests: &Digests) -> Result<(), Error> {
-        let (client, path) = self.client(url)?;
+        let Place { client, path, credentials } = self.place(url)?;
         let file = File::open(source).await.map_err(Error::file("opening", source))?;
         let frames = futures_util::StreamExt::map(ReaderStream::new(file), |bytes| {
             bytes.map(hyper::body::Frame::data)
         });
         let body = http_body_util::StreamBody::new(frames).map_err(Into::into).boxed_unsync();
-        let request = Request::post(path)
+        let mut request = Request::post(path)
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, digests.length)
             .header("Content-MD5", &digests.md5)
             .header("Content-Digest", format!("sha-256=:{}:", digests.sha256))
             .body(body)
-            .map_err(|error| Error::Url { url: url.to_owned(), what: error.to_string() })?;
+            .map_err(|error| Error::url(url, error.to_string()))?;
+        if let Some(credentials) = credentials {
+            request.headers_mut().insert(AUTHORIZATION, credentials);
+        }
         let answer = client.send(request).await.map_err(Error::transport(url))?;
         let status = answer.status().as_u16();
         if status < 400 { Ok(()) } else { Err(Error::Upload(status)) }
     }
 
-    /// Whom a URL asks, and for which path.
-    fn client(&self, url: &str) -> Result<(Client, String), Error> {
-        let bad = |what: String| Error::Url { url: url.to_owned(), what };
+    /// Where a URL leads to. Name and password in it are shown by Basic authentication, as Go's
+    /// client does: Cloud Controller's addresses have them.
+    fn place(&self, url: &str) -> Result<Place, Error> {
+        let bad = |what: String| Error::url(url, what);
         let parsed: http::Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
         let (Some(scheme), Some(authority)) = (parsed.scheme_str(), parsed.authority()) else {
             return Err(bad("a URL with scheme and host is wanted".into()));
         };
-        // Credentials in URLs are not sent on: no server of the platform asks for them.
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let (credentials, host) = match authority.as_str().rsplit_once('@') {
+            Some((credentials, host)) => (Some(basic(credentials)), host),
+            None => (None, authority.as_str()),
+        };
         let address: Address =
             format!("{scheme}://{host}").parse().map_err(|error| bad(format!("{error}")))?;
         let path = parsed.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let client =
             Client::new(address, self.identity.clone(), TIMEOUTS).map_err(Error::transport(url))?;
-        Ok((client, path))
+        Ok(Place { client, path, credentials })
     }
+}
+
+/// Whom a URL asks, for which path, and what is shown for it.
+struct Place {
+    client: Client,
+    path: String,
+    credentials: Option<HeaderValue>,
+}
+
+/// `NAME:PASSWORD` of a URL, percent-encoded, as a header.
+fn basic(credentials: &str) -> HeaderValue {
+    let (name, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let decode = |text| percent_decode_str(text).collect::<Vec<u8>>();
+    let plain = [decode(name), b":".to_vec(), decode(password)].concat();
+    let text = format!("Basic {}", BASE64_STANDARD.encode(plain));
+    let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// A URL for logs and messages: without name and password.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{}", &rest[end..])
 }
 
 /// Doubling from half a second, five seconds at most.
@@ -323,10 +363,7 @@ fn resolve(base: &str, location: &str) -> Result<String, Error> {
     if location.contains("://") {
         return Ok(location.to_owned());
     }
-    let bad = || Error::Url {
-        url: base.to_owned(),
-        what: format!("it redirects to {location:?}, which is no URL"),
-    };
+    let bad = || Error::url(base, format!("it redirects to {location:?}, which is no URL"));
     let origin_end = base.find("://").map(|at| at + 3).ok_or_else(bad)?;
     let path_start = base[origin_end..].find('/').map_or(base.len(), |at| origin_end + at);
     if location.starts_with('/') {
@@ -412,7 +449,19 @@ async fn digests(source: &Path) -> Result<Digests, Error> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Checksum, pause, resolve};
+    use super::{Checksum, Error, Transfers, pause, resolve, shown};
+
+    #[test]
+    fn credentials_of_a_url_are_shown_to_its_server_and_to_nobody_else() {
+        let transfers = Transfers::new(None);
+        let place = transfers.place("http://cell:p%40ss@127.0.0.1:1/a?b=c").unwrap();
+        assert_eq!(place.path, "/a?b=c");
+        assert_eq!(place.credentials.unwrap(), "Basic Y2VsbDpwQHNz");
+        assert!(transfers.place("http://127.0.0.1:1/a@b:c").unwrap().credentials.is_none());
+        assert_eq!(shown("http://cell:p@127.0.0.1:1/a"), "http://127.0.0.1:1/a");
+        let error = Error::url("http://cell:secret@host/a", "bad".into());
+        assert_eq!(error.to_string(), "http://host/a: bad");
+    }
 
     #[test]
     fn pauses_grow_to_five_seconds() {
