@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The daemons are those that run alone elsewhere, and speak to each other as they do there: over
-//! sockets, in the original's protocols. [`serve`] starts them; none knows that the others are near.
+//! sockets, in the original's protocols. [`serve()`] starts them; none knows that the others are near.
 //! State is in one directory ([`Config::data`]); killed at any moment the process goes on from there.
 
 #![forbid(unsafe_code)]
