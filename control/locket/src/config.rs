@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use transport::configured;
 use transport::{Address, Files, Identity, Listener};
 
 use crate::error::Error;
@@ -43,9 +44,7 @@ impl Config {
     /// Binds the configured address.
     pub async fn listen(&self) -> Result<Listener, Error> {
         let text = &self.listen_address;
-        let bare = !text.contains("://") && !text.starts_with("unix:");
-        let address = if bare { format!("https://{text}") } else { text.clone() };
-        let address: Address = address.parse().map_err(|_| {
+        let address = configured::address(text).map_err(|_| {
             Error::Config(format!("listen_address {text:?} is no address and no HOST:PORT"))
         })?;
         let identity = match address {

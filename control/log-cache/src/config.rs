@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use transport::{Address, Files, Identity};
+use transport::configured;
+use transport::{Address, Identity};
 
 use crate::error::Error;
 use crate::store::Limits;
@@ -64,19 +65,11 @@ impl Config {
 
     /// Our certificate, if one is named.
     pub(crate) fn identity(&self) -> Result<Option<Identity>, Error> {
-        if self.cert_path.as_os_str().is_empty() {
-            return Ok(None);
-        }
-        let (ca, certificate) = (self.ca_path.clone(), self.cert_path.clone());
-        let files = Files { ca, certificate, key: self.key_path.clone() };
-        Ok(Some(Identity::load(files)?))
+        Ok(configured::identity(&self.ca_path, &self.cert_path, &self.key_path)?)
     }
 
     pub(crate) fn address(key: &str, text: &str) -> Result<Address, Error> {
-        let bare = !text.contains("://") && !text.starts_with("unix:");
-        let address = if bare { format!("https://{text}") } else { text.to_owned() };
-        address
-            .parse()
+        configured::address(text)
             .map_err(|_| Error::Config(format!("{key} {text:?} is no address and no HOST:PORT")))
     }
 }
