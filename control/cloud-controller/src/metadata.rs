@@ -1,14 +1,23 @@
 //! Labels and annotations: their rules, and how a change is merged in.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-/// `metadata` of a request: `null` deletes a key.
+/// `metadata` of a request: `null` deletes a key, and is as nothing where a map may be.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Change {
+    #[serde(deserialize_with = "or_nothing")]
     pub labels: Map<String, Value>,
+    #[serde(deserialize_with = "or_nothing")]
     pub annotations: Map<String, Value>,
+}
+
+fn or_nothing<'de, D>(deserializer: D) -> Result<Map<String, Value>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Labels and annotations as the database has them.
@@ -125,6 +134,13 @@ mod tests {
         let merged = metadata.merge(&change).unwrap();
         assert_eq!(json!(merged.labels), json!({"b": "3", "x.y/c": "d.e"}));
         assert_eq!(merged.show()["annotations"], json!({"n": "any text"}));
+    }
+
+    #[test]
+    fn null_in_place_of_all_labels_or_annotations_changes_nothing() {
+        let metadata = Metadata::read(r#"{"a":"1"}"#, r#"{"b":"2"}"#);
+        let change = change(Value::Null, Value::Null);
+        assert_eq!(metadata.clone().merge(&change).unwrap(), metadata);
     }
 
     #[test]
