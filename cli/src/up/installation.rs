@@ -74,6 +74,7 @@ impl Installation {
             stack: match (&flags.stack, &before) {
                 (Some(path), _) => fs::canonicalize(path)
                     .with_context(|| format!("cannot find the stack {}", path.display()))?,
+                (None, Some(before)) if before.stack.exists() => before.stack.clone(),
                 (None, _) => stack::ensure(place.data())?,
             },
             garden,
