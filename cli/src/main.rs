@@ -56,6 +56,12 @@ enum Command {
     Credentials(up::Place),
     /// Print variables for a shell, for a cf that leaves an existing set-up alone.
     Env(up::Place),
+    /// Make the root file system that `up` would make, below a directory of data.
+    #[command(hide = true)]
+    Stack {
+        #[arg(long, value_name = "DIR")]
+        data: std::path::PathBuf,
+    },
     #[command(hide = true)]
     Supervise(up::Place),
     #[command(hide = true)]
@@ -97,6 +103,7 @@ fn main() -> ExitCode {
         Command::Destroy { place, yes } => up::destroy(&place, yes),
         Command::Credentials(place) => up::credentials(&place),
         Command::Env(place) => up::env(&place),
+        Command::Stack { data } => up::make_stack(&data),
         Command::Supervise(place) => up::supervise(&place),
         Command::Platform { settings } => platform::run(&settings),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),

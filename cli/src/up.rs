@@ -226,6 +226,12 @@ fn free_port(wanted: Option<u16>) -> anyhow::Result<u16> {
     bail!("no port of 80 and 8080 to 8099 is free on 127.0.0.1; name one with --port")
 }
 
+/// Makes the root file system below a directory of data, if it is not there.
+pub fn make_stack(data: &std::path::Path) -> anyhow::Result<()> {
+    println!("{}", stack::ensure(data)?.display());
+    Ok(())
+}
+
 /// Name and description of the stack.
 pub fn stack_name() -> (&'static str, &'static str) {
     (stack::NAME, stack::DESCRIPTION)

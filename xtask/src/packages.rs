@@ -50,6 +50,11 @@ pub const TEST: &[Program] = &[
     program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
     program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
     program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap"], "a distribution's image"),
+    program(
+        "pip3",
+        ["python3-pip", "python3-pip", "python-pip"],
+        "Python's client of the platform",
+    ),
 ];
 
 /// Installs the programs that are missing, or says how to.

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// The directory of everything that can be made again.
+/// Cargo's directory of everything that can be made again.
+pub fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+/// The part of it that is ours.
 pub fn directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
-        |directory| Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(directory),
-    );
-    target.join("machine")
+    target().join("machine")
 }
 
 /// Opens the lock file of a part of the cache; who makes the part holds it.

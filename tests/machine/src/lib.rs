@@ -28,6 +28,7 @@ mod switch;
 mod template;
 mod vm;
 
+pub use cache::target;
 pub use cluster::Cluster;
 pub use kernel::Kernel;
 pub use link::{Event, Input, Outcome, Process};

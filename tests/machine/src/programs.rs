@@ -55,6 +55,11 @@ impl Programs {
             .with_context(|| format!("{package} has no {name}"))
     }
 
+    /// Where cargo has put a program.
+    pub fn path(&self, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.find(package, name)?.path.clone())
+    }
+
     /// Puts a program into a machine, to `/opt` and its name. What a test may name by the path it
     /// was built at, its package's binaries, gets there too.
     pub fn put(&self, machine: &Machine, package: &str, name: &str) -> anyhow::Result<String> {

@@ -1,0 +1,38 @@
+//! The platform as its users and operators have it: `bloomery up` itself, asked through its public
+//! interfaces.
+//!
+//! [`Platform`] starts it on a host of its own ([`World`]): namespaces with their own network,
+//! `/etc/hosts` and processes. [`Api`] is a user of Cloud Controller. What an answer promises is looked
+//! for where it has to be: in the BBS, at Garden and behind the router.
+
+#![forbid(unsafe_code)]
+
+mod api;
+pub mod apps;
+mod cache;
+mod http;
+mod platform;
+mod world;
+
+pub use api::{Api, SPACE, Step, Told, guid};
+pub use cache::{program, python_packages, stack};
+pub use http::Answer;
+pub use platform::{Part, Platform};
+pub use world::{Process, World};
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes here, on the busiest host.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until there is an answer; panics with the last words about its absence if there is none.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => assert!(Instant::now() < deadline, "{what}: {instead}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
