@@ -123,13 +123,13 @@ impl Rep {
             }
             // It has got a container since.
             (_, Ok(_)) => {}
-            (Operation::ResidualInstance(instance), Err(_)) => self.remove(instance).await,
+            (Operation::ResidualInstance(instance), Err(_)) => self.give_back(instance).await,
             (Operation::ResidualEvacuating(instance), Err(_)) => {
                 self.remove_evacuating(instance).await;
             }
             (Operation::ResidualJoint(instance), Err(_)) => {
-                self.remove(instance.clone()).await;
-                self.remove_evacuating(instance).await;
+                self.remove_evacuating(instance.clone()).await;
+                self.give_back(instance).await;
             }
             (Operation::ResidualTask, Err(_)) => {
                 self.complete_task(guid, Err("task container does not exist".into())).await;
@@ -360,6 +360,15 @@ impl Rep {
         let removed =
             self.bbs.remove_actual_lrp(&key.process_guid, key.index, Some(instance)).await;
         told("remove", &guid, &removed);
+    }
+
+    /// An instance that has been lost with its container, as by a restart of the machine, is not a
+    /// crash. The BBS has it auctioned at once; one that is removed there is missed only by the next
+    /// convergence.
+    async fn give_back(&self, Instance { key, instance }: Instance) {
+        let guid = instance.instance_guid.clone();
+        let given_back = self.bbs.evacuate_claimed_actual_lrp(key, instance).await;
+        told("evacuate_claimed", &guid, &given_back);
     }
 
     async fn remove_evacuating(&self, Instance { key, instance }: Instance) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bbs_models::{ActualLRPsRequest, TasksRequest};
 use executor::{Event, Executor, Sink};
+use locket::Presence;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -95,7 +96,7 @@ async fn run(
             let owner = locket::owner_kept_in(&config.cache_path.join(OWNER))?;
             let value = rep.cell.presence(rep.executor.total());
             let timing = config.presence_timing();
-            Some(locket::Presence::keep(locket, &rep.cell.id, &owner, &value, timing))
+            Some(Presence::keep(locket, &rep.cell.id, &owner, &value, timing))
         }
         None => None,
     };
@@ -115,20 +116,23 @@ async fn run(
             Server::new(network).serve(calls, stop.clone()),
             Server::new(admin).serve(own_calls, stop.clone()),
             until(&stop, follow_events(&rep)),
-            until(&stop, compare(&rep, &config)),
+            until(&stop, async {
+                until_present(presence.as_ref(), &config).await;
+                compare(&rep, &config).await;
+            }),
             until(&stop, measure(&rep, &measured, &*sink, &config)),
             async {
                 let drained = evacuation::until_drained(&rep, patience);
-                if stop.run_until_cancelled(drained).await.is_some() {
-                    if let Some(presence) = presence {
-                        presence.withdraw().await;
-                    }
-                    stop.cancel();
-                }
+                let is_drained = stop.run_until_cancelled(drained).await.is_some();
+                stop.cancel();
+                is_drained
             }
         )
     };
-    work.await;
+    let (.., is_drained) = work.await;
+    if is_drained && let Some(presence) = presence {
+        presence.withdraw().await;
+    }
     rep.under_way.close();
     rep.under_way.wait().await;
     Ok(())
@@ -156,6 +160,14 @@ async fn follow_events(rep: &Arc<Rep>) {
             }
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// What the first comparison gives back is auctioned at once, and may only come here if the cell is
+/// known. A Locket that is away is not waited for longer than for any comparison.
+async fn until_present(presence: Option<&Presence>, config: &Config) {
+    if let Some(presence) = presence {
+        let _ = tokio::time::timeout(config.polling_interval, presence.known()).await;
     }
 }
 

@@ -17,9 +17,9 @@ pub enum Operation {
     Container,
     /// A task is not wanted any more.
     Cancel,
-    /// The BBS has an instance that has no container: it is removed there.
+    /// The BBS has an instance that has no container: it is given back, for another to be started.
     ResidualInstance(Instance),
-    /// The same of an evacuating instance.
+    /// The BBS has an evacuating instance that has no container: it is removed there.
     ResidualEvacuating(Instance),
     /// An instance that is both.
     ResidualJoint(Instance),

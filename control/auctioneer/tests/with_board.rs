@@ -144,7 +144,7 @@ async fn what_is_desired_gets_to_the_cells() {
         tokio::spawn(Server::new(listener).serve(answering, stop.clone()));
         let value = serde_json::json!({ "cell_id": id, "rep_url": at(id).to_string() });
         let timing = Timing::PRESENCE;
-        let mut presence = Presence::keep(locket.clone(), id, "rep", &value.to_string(), timing);
+        let presence = Presence::keep(locket.clone(), id, "rep", &value.to_string(), timing);
         presence.known().await;
         presences.push(presence);
     }

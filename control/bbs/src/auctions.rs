@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bbs_models::Task;
+use bytes::Bytes;
 use http::Request;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -13,6 +15,15 @@ use crate::desired::{Desired, Placement};
 
 /// Bytes of the auctioneer's answer that are read.
 const ANSWER: usize = 64 * 1024;
+/// Before an auctioneer that is not there is asked again: three seconds in all, in which a restarted
+/// one is back.
+const PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 
 /// Instances of one process that wait for a cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,7 +129,8 @@ pub fn gather<'a>(starts: impl IntoIterator<Item = (&'a Arc<Desired>, i32)>) -> 
         .collect()
 }
 
-/// Asks the auctioneer. A request that fails is only logged: convergence asks again.
+/// Asks the auctioneer, for a while if it is not there. A request that fails is only logged:
+/// convergence asks again.
 #[derive(Clone, Debug)]
 pub struct Auctioneer {
     client: Client,
@@ -153,14 +165,25 @@ impl Auctioneer {
         trace: &TraceId,
     ) {
         // Texts and numbers are always representable.
-        let body = serde_json::to_vec(starts).unwrap_or_default();
-        let mut request = Request::new(transport::full(body));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = http::Uri::from_static(path);
-        let json = http::HeaderValue::from_static("application/json");
-        request.headers_mut().insert(CONTENT_TYPE, json);
-        trace.put(request.headers_mut());
-        match self.client.fetch(request, ANSWER).await {
+        let body = serde_json::to_vec(starts).map(Bytes::from).unwrap_or_default();
+        let request = || {
+            let mut request = Request::new(transport::full(body.clone()));
+            *request.method_mut() = http::Method::POST;
+            *request.uri_mut() = http::Uri::from_static(path);
+            let json = http::HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+            trace.put(request.headers_mut());
+            request
+        };
+        let mut answer = self.client.fetch(request(), ANSWER).await;
+        for pause in PAUSES {
+            if !answer.as_ref().is_err_and(transport::Error::is_unsent) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            answer = self.client.fetch(request(), ANSWER).await;
+        }
+        match answer {
             Ok(answer) if answer.status().is_success() => {}
             Ok(answer) => {
                 tracing::error!(path, count, status = %answer.status(), "the auctioneer refuses");
@@ -170,5 +193,48 @@ impl Auctioneer {
                 tracing::error!(path, count, error, "the auctioneer is not asked");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Response, StatusCode};
+    use tokio_util::sync::CancellationToken;
+    use tower::service_fn;
+    use transport::{Address, Listener, Server, Timeouts};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_auctioneer_that_is_late_is_asked() {
+        let place = tempfile::tempdir().unwrap();
+        let address = Address::Unix(place.path().join("auctioneer.sock"));
+        let client = Client::new(address.clone(), None, Timeouts::default()).unwrap();
+        let auctioneer = Auctioneer::new(client);
+        let start = TaskStart::new(&Task::default());
+        let stop = CancellationToken::new();
+        let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+        let late = async {
+            // The first try has failed by then, and several are left.
+            tokio::time::sleep(PAUSES[0] / 2).await;
+            let listener = Listener::bind(&address, None).await.unwrap();
+            let answer = service_fn(move |request: Request<hyper::body::Incoming>| {
+                asked.send(request.uri().path().to_owned()).unwrap();
+                let answer = Response::builder().status(StatusCode::ACCEPTED);
+                std::future::ready(Ok::<_, Infallible>(
+                    answer.body(transport::full(Bytes::from_static(b"{}"))).unwrap(),
+                ))
+            });
+            Server::new(listener).serve(answer, stop.clone()).await;
+        };
+        let ask = async {
+            auctioneer.start_tasks(&[start]).await;
+            stop.cancel();
+        };
+        tokio::join!(ask, late);
+        assert_eq!(asks.recv().await.as_deref(), Some("/v1/tasks"));
+        assert!(asks.try_recv().is_err(), "once");
     }
 }

@@ -173,8 +173,8 @@ async fn cells_are_the_presences() {
         "rootfs_provider_list":[{"name":"preloaded","properties":["cflinuxfs4"]},{"name":"docker"}],
         "placement_tags":null,"rep_url":"https://cell-1:1801","a_newer_key":1}"#;
     let timing = Timing::PRESENCE;
-    let mut presence = Presence::keep(locket.client(), "cell-1", "rep", value, timing);
-    let mut broken = Presence::keep(locket.client(), "cell-2", "rep", "{", timing);
+    let presence = Presence::keep(locket.client(), "cell-1", "rep", value, timing);
+    let broken = Presence::keep(locket.client(), "cell-2", "rep", "{", timing);
     presence.known().await;
     broken.known().await;
     let cells = board.client.cells().await.unwrap();

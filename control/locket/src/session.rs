@@ -160,9 +160,9 @@ impl Presence {
     }
 
     /// Waits until the server knows of us.
-    pub async fn known(&mut self) {
+    pub async fn known(&self) {
         // The sender lives as long as the task, which lives as long as we do.
-        let _ = self.known.wait_for(|known| *known).await;
+        let _ = self.known.clone().wait_for(|known| *known).await;
     }
 
     /// Takes the presence back. Dropping it instead leaves it to end by itself.

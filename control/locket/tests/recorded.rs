@@ -280,7 +280,7 @@ async fn our_locks_and_presences_send_what_the_originals_send() {
     notebook.locks.lock().unwrap().clear();
 
     let told = presence.resource.clone().unwrap();
-    let mut kept = Presence::keep(client, &told.key, &told.owner, &told.value, Timing::PRESENCE);
+    let kept = Presence::keep(client, &told.key, &told.owner, &told.value, Timing::PRESENCE);
     tokio::time::timeout(PATIENCE, kept.known()).await.unwrap();
     kept.withdraw().await;
     assert_eq!(notebook.locks.lock().unwrap()[0].message, presence);

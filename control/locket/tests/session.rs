@@ -163,7 +163,7 @@ async fn two_servers_never_share_a_database() {
 async fn a_presence_returns_after_the_server_forgot_it() {
     let place = tempfile::tempdir().unwrap();
     let server = serve(&place).await;
-    let mut presence = Presence::keep(client(&place), "cell-1", "a", "{}", TIMING);
+    let presence = Presence::keep(client(&place), "cell-1", "a", "{}", TIMING);
     timeout(PATIENCE, presence.known()).await.unwrap();
     let all = client(&place).fetch_all(TypeCode::Presence, Some(PATIENCE)).await.unwrap();
     assert_eq!(all.len(), 1);
@@ -191,13 +191,13 @@ async fn a_restarted_cell_goes_on_with_the_presence_it_left() {
     let file = place.path().join("owner");
     let long = Timing { ttl: Duration::from_secs(600), interval: Duration::from_millis(100) };
     let keep = |owner: &str| Presence::keep(client(&place), "cell-1", owner, "{}", long);
-    let mut first = keep(&locket::owner_kept_in(&file).unwrap());
+    let first = keep(&locket::owner_kept_in(&file).unwrap());
     timeout(PATIENCE, first.known()).await.unwrap();
     // Killed: the presence stays for ten minutes.
     drop(first);
-    let mut stranger = keep("stranger");
+    let stranger = keep("stranger");
     assert!(timeout(Duration::from_millis(500), stranger.known()).await.is_err());
-    let mut second = keep(&locket::owner_kept_in(&file).unwrap());
+    let second = keep(&locket::owner_kept_in(&file).unwrap());
     timeout(PATIENCE, second.known()).await.unwrap();
     drop((stranger, second));
     server.stop().await;

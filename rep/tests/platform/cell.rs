@@ -125,8 +125,7 @@ impl Platform {
             listen_address: unix("board.sock"),
             database_connection_string: self.path("bbs.db"),
             locket_address: unix("locket.sock"),
-            // Nobody auctions here: the test gives the work itself.
-            auctioneer_address: unix("nobody.sock"),
+            auctioneer_address: unix("auctioneer.sock"),
             converge_repeat_interval: Duration::from_secs(3600),
             ..bbs::Config::default()
         };
@@ -152,6 +151,18 @@ impl Platform {
             self.runtime.block_on(self.bbs().ping()).is_ok_and(|available| available)
         });
         self.calls.lock().unwrap().clear();
+    }
+
+    /// Has somebody hold auctions; without, the test gives the work itself.
+    pub fn serve_auctioneer(&self) {
+        let config = auctioneer::Config {
+            listen_address: self.address("auctioneer.sock").to_string(),
+            bbs_address: self.address("board.sock").to_string(),
+            locket_address: self.address("locket.sock").to_string(),
+            ..auctioneer::Config::default()
+        };
+        let listeners = auctioneer::Listeners::default();
+        self.runtime.spawn(auctioneer::serve(config, listeners, self.stop.clone()));
     }
 
     fn serve_locket(&self) {

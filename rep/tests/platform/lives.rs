@@ -21,6 +21,10 @@ pub const TESTS: &[crate::Test] = &[
         "what_the_bbs_has_and_the_cell_has_not_is_given_up",
         what_the_bbs_has_and_the_cell_has_not_is_given_up,
     ),
+    (
+        "instances_that_are_lost_with_their_containers_are_back_at_once",
+        instances_that_are_lost_with_their_containers_are_back_at_once,
+    ),
     ("a_killed_rep_costs_no_container", a_killed_rep_costs_no_container),
     ("a_killed_rep_costs_no_request", a_killed_rep_costs_no_request),
     (
@@ -161,7 +165,8 @@ fn what_the_bbs_has_and_the_cell_has_not_is_given_up() {
         ..StartActualLRPRequest::default()
     };
     platform.runtime.block_on(platform.bbs().start_actual_lrp(start)).unwrap();
-    plot::wait_until("the row is gone", || platform.rows("lost").is_empty());
+    let row = platform.until_row("lost", "given back", |row| row.state == state::UNCLAIMED);
+    assert_eq!(row.crash_count, 0);
 
     let definition = bbs_models::TaskDefinition {
         root_fs: "preloaded:cflinuxfs4".into(),
@@ -174,6 +179,30 @@ fn what_the_bbs_has_and_the_cell_has_not_is_given_up() {
     let task =
         platform.until_task("lost-task", "failed", |task| task.state == TaskState::Completed);
     assert_eq!(task.failure_reason, "task container does not exist");
+}
+
+fn instances_that_are_lost_with_their_containers_are_back_at_once() {
+    let mut platform = Platform::new();
+    platform.serve_auctioneer();
+    platform.desire("web", sh("APP", FOR_EVER));
+    platform.desire("other", sh("APP", FOR_EVER));
+    let runs = |row: &bbs_models::ActualLRP| row.state == state::RUNNING;
+    let before = ["web", "other"].map(|process| platform.until_row(process, "running", runs));
+
+    // As after a restart of the machine. The board converges once an hour.
+    platform.kill_rep();
+    for row in &before {
+        platform.plot.garden().destroy(&row.actual_lrp_instance_key.instance_guid).unwrap();
+    }
+    platform.start_rep();
+    for row in before {
+        let process = &row.actual_lrp_key.process_guid;
+        let again = platform.until_row(process, "running again", |again| {
+            runs(again) && again.actual_lrp_instance_key != row.actual_lrp_instance_key
+        });
+        assert_eq!((again.crash_count, again.crash_reason.as_str()), (0, ""));
+        assert_eq!(platform.rows(process).len(), 1);
+    }
 }
 
 fn a_killed_rep_costs_no_container() {
