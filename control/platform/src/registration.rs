@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bus::Bus;
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// Between two registrations; a router forgets what it has not heard of for 120 s.
@@ -34,10 +35,12 @@ impl Registration {
     }
 }
 
-/// Registers now, whenever a router starts, and again and again; takes all back when told to stop.
+/// Registers now, which is said by `told`, whenever a router starts, and again and again; takes all
+/// back when told to stop.
 pub async fn keep(
     bus: Bus,
     registrations: Vec<Registration>,
+    told: oneshot::Sender<()>,
     stop: CancellationToken,
 ) -> Result<(), bus::Error> {
     let mut starts = bus.subscribe("router.start").await?;
@@ -48,7 +51,11 @@ pub async fn keep(
             }
         }
     };
+    say("router.register").await;
+    // Nobody may wait for it.
+    let _ = told.send(());
     let mut again = tokio::time::interval(INTERVAL);
+    again.reset();
     loop {
         tokio::select! {
             _ = again.tick() => say("router.register").await,

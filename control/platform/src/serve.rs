@@ -15,6 +15,7 @@ use cloud_controller::diego::{Diego, Installation};
 use cloud_controller::{CloudController, Metrics, Surroundings, Usage};
 use log_cache::{Access, Ingress, LogCache, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use transport::{Address, Listener, Server};
@@ -33,6 +34,8 @@ const OWNER: &str = "platform";
 
 /// For everything that has to be there before the platform is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For the router to be told all routes, before it answers with those that it knows.
+const FILLED: Duration = Duration::from_secs(20);
 /// Cells measure each 15 s; what is older than two of those is no use any more.
 const MEASURED: Duration = Duration::from_secs(40);
 /// For requests and auctions under way when the platform is told to stop.
@@ -69,11 +72,11 @@ pub async fn serve(
     let api = Api::open(&config, &secrets).await?;
     let bus = Bus::local();
     start_cell(&config, &api.logs, &mut daemons, &stop)?;
-    start_router(&config, listeners, &bus, &api.logs, &mut daemons, &stop)?;
+    let own_routes = start_router(&config, listeners, &bus, &api.logs, &mut daemons, &stop).await?;
     let registrations = api.start(&config, &mut daemons, &stop).await?;
     let (keeping, told) = (bus.clone(), stop.clone());
     spawn(&mut daemons, "the registration of routes", async move {
-        registration::keep(keeping, registrations, told).await
+        registration::keep(keeping, registrations, own_routes, told).await
     });
 
     let (prepared, port) = (prepare(&config, &api, &secrets), config.port);
@@ -164,31 +167,44 @@ fn start_cell(
     Ok(())
 }
 
-/// Starts the router and what tells it of apps.
-fn start_router(
+/// Starts the router and what tells it of apps. Clients wait until it knows both those and, as is to
+/// be said to the returned, the platform's own routes.
+async fn start_router(
     config: &Config,
     listeners: Listeners,
     bus: &Bus,
     logs: &Logs,
     daemons: &mut Daemons,
     stop: &CancellationToken,
-) -> Result<(), Error> {
-    let router = router::Config {
-        // One router: nobody has to wait for another one's table to be full.
-        start_response_delay_interval: Duration::ZERO,
-        ..router::Config::default()
+) -> Result<oneshot::Sender<()>, Error> {
+    let (tell_own, own) = oneshot::channel();
+    let (tell_apps, apps) = oneshot::channel();
+    let (tell_filled, filled) = oneshot::channel();
+    tokio::spawn(async move {
+        if let (Ok(()), Ok(())) = tokio::join!(own, apps) {
+            let _ = tell_filled.send(());
+        }
+    });
+    let router =
+        router::Config { start_response_delay_interval: FILLED, ..router::Config::default() };
+    let sockets = router::Listeners {
+        http: listeners.http,
+        filled: Some(filled),
+        ..router::Listeners::default()
     };
-    let sockets = router::Listeners { http: listeners.http, ..router::Listeners::default() };
     let access_log: Arc<dyn router::AccessLog> = Arc::new(logs.clone());
+    let mut starts = bus.subscribe("router.start").await.map_err(Error::start("the router"))?;
     let serving = router::serve(router, sockets, bus.clone(), access_log, stop.clone());
     spawn(daemons, "the router", serving);
+    // What is said before somebody listens is lost.
+    let _ = tokio::time::timeout(FILLED, starts.next()).await;
     let emitter =
         route_emitter::Config { cell_id: CELL.into(), ..route_emitter::Config::default() };
     let bbs = bbs_client::Client::new(config.socket("bbs"), None)
         .map_err(Error::start("the route emitter"))?;
-    let emitting = route_emitter::serve(emitter, bbs, bus.clone(), stop.clone());
+    let emitting = route_emitter::serve_telling(emitter, bbs, bus.clone(), tell_apps, stop.clone());
     spawn(daemons, "the route emitter", emitting);
-    Ok(())
+    Ok(tell_own)
 }
 
 /// What users ask: Cloud Controller, UAA and Log Cache.

@@ -3,6 +3,7 @@
 use bbs_client::{Client, Events, RESUBSCRIBE};
 use bbs_models::{ActualLRP, ActualLRPsRequest, DesiredLRP, DesiredLRPsRequest, Event};
 use bus::Bus;
+use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,19 @@ pub async fn serve(
     bus: Bus,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let (told, _) = oneshot::channel();
+    serve_telling(config, bbs, bus, told, stop).await
+}
+
+/// Like [`serve`], and says when all that the BBS has is published for the first time.
+pub async fn serve_telling(
+    config: Config,
+    bbs: Client,
+    bus: Bus,
+    told: oneshot::Sender<()>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let mut told = Some(told);
     let mut emitter = Emitter {
         table: Table::new(&config),
         unregistrations: Unregistrations::default(),
@@ -86,7 +100,12 @@ pub async fn serve(
                     sleep(RESUBSCRIBE).await;
                 }
             },
-            _ = syncs.tick() => emitter.sync().await,
+            _ = syncs.tick() => {
+                if emitter.sync().await && let Some(told) = told.take() {
+                    // Nobody may wait for it.
+                    let _ = told.send(());
+                }
+            }
             () = routers.due(&bus, Audience::Router) => emitter.repeat(Audience::Router).await,
             () = discovery.due(&bus, Audience::ServiceDiscovery), if emitter.config.enable_internal_emitter => {
                 emitter.repeat(Audience::ServiceDiscovery).await;
@@ -109,14 +128,17 @@ struct Emitter {
 }
 
 impl Emitter {
-    async fn sync(&mut self) {
+    /// Tells whether the BBS has answered.
+    async fn sync(&mut self) -> bool {
         match self.lists().await {
             Ok((actual, desired, fresh)) => {
                 let notices = self.table.sync(&actual, &desired, &fresh);
                 self.tell(notices).await;
+                true
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot compare with the BBS");
+                false
             }
         }
     }

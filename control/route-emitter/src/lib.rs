@@ -18,6 +18,6 @@ mod table;
 mod unregistrations;
 
 pub use config::Config;
-pub use emitter::{Error, serve};
+pub use emitter::{Error, serve, serve_telling};
 pub use message::{Audience, Message, Notice, Verb};
 pub use table::Table;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bus::Bus;
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::message::Message;
@@ -26,8 +28,14 @@ struct Start {
     prune_threshold: u64,
 }
 
-/// Keeps the table up to date for as long as there is a bus.
-pub(crate) async fn run(proxy: &Proxy, bus: &Bus) -> Result<(), Error> {
+/// Keeps the table up to date for as long as there is a bus. When `told` is, and all that was said
+/// before is in the table, so is `filled`.
+pub(crate) async fn run(
+    proxy: &Proxy,
+    bus: &Bus,
+    mut told: Option<oneshot::Receiver<()>>,
+    filled: &CancellationToken,
+) -> Result<(), Error> {
     let Proxy { config, table, .. } = proxy;
     let start = Start {
         id: format!("{}-{}", config.index, uuid::Uuid::new_v4()),
@@ -50,19 +58,15 @@ pub(crate) async fn run(proxy: &Proxy, bus: &Bus) -> Result<(), Error> {
     prunes.reset();
     let mut suspended = false;
     loop {
+        let all_told = async {
+            match &mut told {
+                Some(told) => told.await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            message = messages.next() => match message {
-                None => return Ok(()),
-                Some(message) => match message.subject.as_str() {
-                    "router.register" | "router.unregister" => {
-                        take(table, &message.subject, &message.payload);
-                    }
-                    "router.greet" => if let Some(reply) = message.reply {
-                        say(bus, &reply, &start).await;
-                    },
-                    _ => {}
-                },
-            },
+            // What is rare comes first, and what has to wait for all messages last.
+            biased;
             Ok(()) = connection.changed() => {
                 let now = *connection.borrow_and_update();
                 if now.up && now.times > announced {
@@ -83,6 +87,24 @@ pub(crate) async fn run(proxy: &Proxy, bus: &Bus) -> Result<(), Error> {
                 }
                 suspended = !up;
                 proxy.dialer.set_idle(table.sweep_connections().await);
+            }
+            message = messages.next() => match message {
+                None => return Ok(()),
+                Some(message) => match message.subject.as_str() {
+                    "router.register" | "router.unregister" => {
+                        take(table, &message.subject, &message.payload);
+                    }
+                    "router.greet" => if let Some(reply) = message.reply {
+                        say(bus, &reply, &start).await;
+                    },
+                    _ => {}
+                },
+            },
+            all = all_told => {
+                told = None;
+                if all {
+                    filled.cancel();
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,9 @@ pub struct Listeners {
     pub status: Option<TcpListener>,
     /// For `/routes`; meant for loopback only.
     pub routes: Option<TcpListener>,
+    /// Told by registrars of the same process when all routes are on the bus. Clients are served then,
+    /// and do not have to wait for `start_response_delay_interval` to end.
+    pub filled: Option<oneshot::Receiver<()>>,
 }
 
 /// Routes requests until told to stop, then drains: `/health` says 503 while requests are still served
@@ -72,12 +76,10 @@ pub async fn serve(
         tokio::spawn(listen_for_status(listener, proxy.clone(), status::routes, ended.clone()));
     }
 
-    let connections = TaskTracker::new();
+    let (connections, filled) = (TaskTracker::new(), CancellationToken::new());
     let serving = async {
         // A table that has just begun to fill would send clients away.
-        if !config.start_response_delay_interval.is_zero() {
-            sleep(config.start_response_delay_interval).await;
-        }
+        let _ = timeout(config.start_response_delay_interval, filled.cancelled()).await;
         for (listeners, tls) in [(listeners.http, None), (listeners.https, tls)] {
             for listener in listeners {
                 let listener = ready("requests", listener)?;
@@ -88,7 +90,7 @@ pub async fn serve(
         proxy.healthy.store(true, Ordering::Relaxed);
         std::future::pending::<Result<(), Error>>().await
     };
-    let registrations = registrar::run(&proxy, &bus);
+    let registrations = registrar::run(&proxy, &bus, listeners.filled, &filled);
     tokio::pin!(registrations);
     tokio::select! {
         biased;

@@ -124,6 +124,7 @@ impl Stage {
             https: Vec::new(),
             status: Some(status),
             routes: Some(routes),
+            filled: None,
         };
         let (bus, log, stop) = (Bus::local(), Arc::<Lines>::default(), CancellationToken::new());
         let mut starts = bus.subscribe("router.start").await.unwrap();
