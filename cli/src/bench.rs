@@ -1,4 +1,5 @@
-//! `bloomery bench containers`: what a container costs, side by side with the runtimes here.
+//! `bloomery bench`: what a container costs, side by side with the runtimes here; what a push takes
+//! ([`push`]), and what a platform costs that nobody asks ([`idle`]).
 //!
 //! ```text
 //! place ─> contenders ─> check from inside ─> rounds ─> the rest ─> rows ─> table, plot, JSON
@@ -8,6 +9,7 @@ mod bundle;
 mod contender;
 mod floor;
 mod http;
+mod idle;
 mod inside;
 mod interrupt;
 mod live;
@@ -15,7 +17,9 @@ mod machine;
 mod network;
 mod oci;
 mod place;
+mod platform;
 mod plot;
+mod push;
 mod rounds;
 mod row;
 mod security;
@@ -25,11 +29,14 @@ mod sustained;
 mod table;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use garden_seccomp::garden_default;
+
+pub use idle::{Flags as Idle, idle};
+pub use push::{Flags as Push, push};
 
 use contender::Contender;
 use floor::Floor;
@@ -87,10 +94,7 @@ pub fn containers(flags: &Flags) -> anyhow::Result<()> {
     let (rows, names) = run(flags, &place, &interrupt)?;
     let machine = machine::describe();
     println!("{machine}\n\n{}", table::render(rows.all()));
-    if let Some(path) = &flags.json {
-        let json = serde_json::to_vec_pretty(rows.all())?;
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    write_json(flags.json.as_deref(), &rows)?;
     if let Some(path) = &flags.plot {
         let svg = plot::render(&charts(&rows), &machine);
         fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
@@ -110,6 +114,13 @@ pub fn containers(flags: &Flags) -> anyhow::Result<()> {
             rounds::FLOOR
         ),
     }
+}
+
+/// What `--json` promises: all rows with their samples.
+fn write_json(path: Option<&Path>, rows: &Rows) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(rows.all())?;
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// All rows, and the names of those that there have to be.

@@ -23,6 +23,10 @@ use changes::Host;
 use daemon::Daemon;
 use outside::Outside;
 
+pub use daemon::refuse_second;
+
+use crate::up::Place;
+
 /// What to show.
 #[derive(clap::Args, Debug)]
 pub struct Flags {
@@ -43,7 +47,7 @@ const IMAGE: &str = "/var/lib/bloomery/busybox";
 /// Runs the demonstration.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("containers need root: run this as root, or use `cargo xtask up`");
+        bail!("containers need root: run this as root, or use `cargo xtask up --garden`");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -69,6 +73,9 @@ async fn interrupted() -> anyhow::Result<()> {
 }
 
 async fn down() -> anyhow::Result<()> {
+    if let Some(pid) = Place::default().supervisor()? {
+        bail!("a platform is running (process {pid}); `bloomery down` ends it");
+    }
     let host = Host::look();
     daemon::end_whoever_listens().await?;
     daemon::clean_up()?;
@@ -79,6 +86,11 @@ async fn down() -> anyhow::Result<()> {
 }
 
 async fn show(flags: &Flags) -> anyhow::Result<()> {
+    if let Some(pid) = Place::default().supervisor()? {
+        bail!(
+            "a platform is running (process {pid}), and has the same places; `bloomery down` ends it"
+        );
+    }
     daemon::refuse_second()?;
     // What an interrupted demonstration left would be taken for ours.
     Outside::remove()?;

@@ -9,6 +9,7 @@ mod garden;
 mod inside;
 mod log;
 mod platform;
+mod processes;
 mod serve;
 mod up;
 
@@ -43,7 +44,7 @@ enum Command {
     /// Say what runs.
     Status(up::Place),
     /// Show the logs of the platform's own processes.
-    Logs(up::Place),
+    Logs(up::Logs),
     /// End the platform and remove all that it made.
     Destroy {
         #[command(flatten)]
@@ -63,9 +64,14 @@ enum Command {
         data: std::path::PathBuf,
     },
     #[command(hide = true)]
-    Supervise(up::Place),
+    Supervise {
+        #[command(flatten)]
+        place: up::Place,
+        #[arg(long)]
+        stand_by: bool,
+    },
     #[command(hide = true)]
-    Platform { settings: String },
+    Platform { config: String },
     /// Measure, side by side with the runtimes installed here.
     #[command(subcommand)]
     Bench(Bench),
@@ -75,6 +81,10 @@ enum Command {
 enum Bench {
     /// A container's life: ours, runc's, crun's, and the fewest system calls that would do.
     Containers(bench::Flags),
+    /// From a directory to an answering URL, step by step, on a platform of the bench's own.
+    Push(bench::Push),
+    /// What such a platform costs while nobody asks it.
+    Idle(bench::Idle),
 }
 
 fn main() -> ExitCode {
@@ -96,17 +106,16 @@ fn main() -> ExitCode {
         Command::Up(flags) => up::up(&flags),
         Command::Down(place) => up::down(&place),
         Command::Status(place) => up::status(&place),
-        Command::Logs(place) => {
-            up::logs(&place);
-            Ok(())
-        }
+        Command::Logs(flags) => up::logs(&flags),
         Command::Destroy { place, yes } => up::destroy(&place, yes),
         Command::Credentials(place) => up::credentials(&place),
         Command::Env(place) => up::env(&place),
         Command::Stack { data } => up::make_stack(&data),
-        Command::Supervise(place) => up::supervise(&place),
-        Command::Platform { settings } => platform::run(&settings),
+        Command::Supervise { place, stand_by } => up::supervise(&place, stand_by),
+        Command::Platform { config } => platform::run(&config),
         Command::Bench(Bench::Containers(flags)) => bench::containers(&flags),
+        Command::Bench(Bench::Push(flags)) => bench::push(&flags),
+        Command::Bench(Bench::Idle(flags)) => bench::idle(&flags),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

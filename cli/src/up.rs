@@ -10,6 +10,8 @@
 mod installation;
 mod names;
 mod place;
+mod process;
+mod sample;
 mod stack;
 mod supervisor;
 
@@ -23,6 +25,11 @@ use anyhow::{Context, bail};
 
 pub use installation::Installation;
 pub use place::Place;
+use supervisor::Succession;
+pub use supervisor::processes;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::log;
 
 /// For a platform to be ready, beyond the making of its stack.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -50,6 +57,9 @@ pub struct Flags {
     /// A directory or archive to use as root file system, instead of making one.
     #[arg(long, value_name = "PATH")]
     stack: Option<std::path::PathBuf>,
+    /// Push the sample app as well, and return when its URL answers.
+    #[arg(long, conflicts_with = "foreground")]
+    sample: bool,
     /// Flags for `bloomery garden serve`, such as `--garden=--network-pool=10.90.0.0/22`.
     #[arg(long = "garden", value_name = "FLAG", allow_hyphen_values = true)]
     garden: Vec<String>,
@@ -66,9 +76,21 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
     if let Some(pid) = place.supervisor()? {
         let installation = Installation::read(place)?;
         println!("already running (process {pid})");
+        if flags.sample {
+            sample::push(place, &installation)?;
+        }
         return summary(place, &installation);
     }
-    let installation = Installation::settle(place, flags)?;
+    if place.is_default() {
+        crate::demo::refuse_second()?;
+    }
+    let installation = if supervisor::is_left_alone(place)? {
+        println!("  platform  runs without a supervisor, and gets one");
+        Installation::read(place)?
+    } else {
+        place.forget_ready()?;
+        Installation::settle(place, flags)?
+    };
     println!(
         "  host      Linux {} · {} cores · {} MiB offered to apps",
         kernel(),
@@ -76,10 +98,14 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
         installation.memory_mb
     );
     if flags.foreground {
-        return supervisor::run(place, &installation, || summary(place, &installation));
+        let ready = || summary(place, &installation);
+        return supervisor::run(place, &installation, Succession::Caller, ready);
     }
     start_detached(place, started)?;
     names::check(&installation, flags.hosts)?;
+    if flags.sample {
+        sample::push(place, &installation)?;
+    }
     summary(place, &installation)?;
     println!("\nReady in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
@@ -91,7 +117,7 @@ fn kernel() -> String {
 
 /// The supervisor, as a process that stays, and the wait for its word.
 fn start_detached(place: &Place, started: Instant) -> anyhow::Result<()> {
-    let log = place.log("supervisor")?;
+    let log = place.log(place::Logged::Supervisor)?;
     let mut child = Command::new("/proc/self/exe")
         .arg("supervise")
         .args(place.flags())
@@ -106,12 +132,12 @@ fn start_detached(place: &Place, started: Instant) -> anyhow::Result<()> {
     while !place.is_ready() {
         if let Some(status) = child.try_wait()? {
             println!();
-            place.print_logs(20);
+            place.print_logs(&place::Logged::ALL, 20, false)?;
             bail!("the supervisor ended: {status}");
         }
         if started.elapsed() > PATIENCE {
             println!();
-            place.print_logs(20);
+            place.print_logs(&place::Logged::ALL, 20, false)?;
             bail!(
                 "the platform is not ready after {} s; `bloomery down` ends it",
                 PATIENCE.as_secs()
@@ -124,9 +150,13 @@ fn start_detached(place: &Place, started: Instant) -> anyhow::Result<()> {
 }
 
 /// `bloomery supervise`, which `up` starts.
-pub fn supervise(place: &Place) -> anyhow::Result<()> {
+pub fn supervise(place: &Place, stand_by: bool) -> anyhow::Result<()> {
+    log::start(LevelFilter::INFO, log::Format::Text);
+    if stand_by {
+        return supervisor::succeed(place);
+    }
     let installation = Installation::read(place)?;
-    supervisor::run(place, &installation, || Ok(()))
+    supervisor::run(place, &installation, Succession::StandBy, || Ok(()))
 }
 
 fn summary(place: &Place, installation: &Installation) -> anyhow::Result<()> {
@@ -148,6 +178,11 @@ pub fn down(place: &Place) -> anyhow::Result<()> {
         Some(pid) => println!(
             "process {pid} has ended, and the apps with it; `bloomery up` brings them back"
         ),
+        None if supervisor::is_left_alone(place)? => {
+            supervisor::end_left_over(place)?;
+            supervisor::clean_up(place, &Installation::read(place)?)?;
+            println!("the platform ran without a supervisor; it and its apps have ended");
+        }
         None => println!("nothing runs"),
     }
     Ok(())
@@ -173,24 +208,62 @@ pub fn destroy(place: &Place, certain: bool) -> anyhow::Result<()> {
 
 /// What runs.
 pub fn status(place: &Place) -> anyhow::Result<()> {
-    let Some(pid) = place.supervisor()? else {
-        println!("not running");
+    if place.supervisor()?.is_none() {
+        match supervisor::is_left_alone(place)? {
+            true => println!("running without a supervisor; `bloomery up` starts one"),
+            false => println!("not running"),
+        }
         std::process::exit(4);
-    };
+    }
     let installation = Installation::read(place)?;
     let state = if place.is_ready() { "ready" } else { "starting" };
-    println!(
-        "bloomery {}   {state}   {}   supervisor is process {pid}",
-        env!("CARGO_PKG_VERSION"),
-        installation.url("api")
-    );
-    println!("cell      {} MiB offered to apps", installation.memory_mb);
+    println!("bloomery {}   {state}   {}", env!("CARGO_PKG_VERSION"), installation.url("api"));
+    let mut total = 0.0;
+    let mut processes = Vec::new();
+    for (name, pid) in supervisor::processes(place)? {
+        // It may have ended since.
+        let Ok(kib) = crate::processes::memory(pid) else { continue };
+        total += kib / 1024.0;
+        processes.push(format!("{name} {pid} ({:.0} MiB)", kib / 1024.0));
+    }
+    println!("processes {} · {total:.0} MiB in all", processes.join(" · "));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    match runtime.block_on(platform::overview(&place.platform_run())) {
+        Ok(seen) => {
+            println!(
+                "cells     {}, {} of {} MiB have apps",
+                seen.cells, seen.reserved_mb, seen.memory_mb
+            );
+            println!(
+                "instances {} running, {} starting, {} crashed",
+                seen.running, seen.starting, seen.crashed
+            );
+        }
+        Err(error) => println!("apps      unknown: {error:#}", error = anyhow::Error::from(error)),
+    }
+    println!("data      {}", place.data().display());
     Ok(())
 }
 
+/// Flags of `bloomery logs`.
+#[derive(clap::Args, Debug)]
+pub struct Logs {
+    #[command(flatten)]
+    place: Place,
+    /// Of this process alone.
+    process: Option<place::Logged>,
+    /// Go on with what is written from now on, until Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+}
+
 /// The logs of the platform's own processes.
-pub fn logs(place: &Place) {
-    place.print_logs(200);
+pub fn logs(flags: &Logs) -> anyhow::Result<()> {
+    let processes = flags.process.map_or(place::Logged::ALL.to_vec(), |one| vec![one]);
+    flags.place.print_logs(&processes, 200, flags.follow)
 }
 
 /// Name and password of the administrator.
@@ -232,7 +305,9 @@ pub fn make_stack(data: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Name and description of the stack.
-pub fn stack_name() -> (&'static str, &'static str) {
-    (stack::NAME, stack::DESCRIPTION)
+/// The root file system that `up` makes, for the default place if there is none.
+pub fn ensure_stack() -> anyhow::Result<std::path::PathBuf> {
+    let place = Place::default();
+    place.make()?;
+    stack::ensure(place.data())
 }

@@ -26,7 +26,8 @@ const LICENCES: &[&str] = &[
 
 /// Runs all checks and stops at the first that fails.
 pub fn run() -> anyhow::Result<()> {
-    packages::provide(&packages::UP.iter().chain(packages::TEST).collect::<Vec<_>>())?;
+    let needed = [packages::UP, packages::GARDEN, packages::TEST].into_iter().flatten();
+    packages::provide(&needed.collect::<Vec<_>>())?;
     run_command(cargo().args(["fmt", "--all", "--check"]))?;
     licences()?;
     run_command(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;

@@ -26,9 +26,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build, start the container daemon, show what it does, measure it, and put everything back.
+    /// Build, start the platform on this machine, push the sample app, and return when it answers.
     Up(up::Options),
-    /// End what `up --keep` left running and remove all that it made.
+    /// End what `up` left running.
     Down,
     /// Run all that CI runs: format, licences, clippy, docs, tests.
     Test,

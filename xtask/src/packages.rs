@@ -28,7 +28,14 @@ const fn program(
 }
 
 /// What `cargo xtask up` needs.
-pub const UP: &[Program] = &[
+pub const UP: &[Program] = &[program(
+    "mmdebstrap",
+    ["mmdebstrap", "mmdebstrap", "mmdebstrap"],
+    "the root file system of apps, from Debian's packages",
+)];
+
+/// What `cargo xtask up --garden` needs.
+pub const GARDEN: &[Program] = &[
     program(
         "busybox",
         ["busybox-static", "busybox", "busybox"],
@@ -49,7 +56,6 @@ pub const TEST: &[Program] = &[
     program("sysctl", ["procps", "procps-ng", "procps-ng"], "sysctls in tests"),
     program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
     program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
-    program("mmdebstrap", ["mmdebstrap", "mmdebstrap", "mmdebstrap"], "a distribution's image"),
     program(
         "pip3",
         ["python3-pip", "python3-pip", "python-pip"],

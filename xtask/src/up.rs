@@ -1,4 +1,4 @@
-//! `cargo xtask up` and `down`: from a clone to running containers.
+//! `cargo xtask up` and `down`: from a clone to an app that answers, or to running containers.
 
 use std::path::Path;
 
@@ -10,40 +10,53 @@ use crate::{build, elevated};
 /// What `up` is asked for.
 #[derive(clap::Args, Debug)]
 pub struct Options {
-    /// Leave the daemon running; `cargo xtask down` ends it.
+    /// Show containers instead: start the container daemon alone, show what it does, measure it, and
+    /// put everything back.
     #[arg(long)]
+    garden: bool,
+    /// Leave that daemon running; `cargo xtask down` ends it.
+    #[arg(long, requires = "garden")]
     keep: bool,
-    /// Show the demonstration only, without the benchmark.
-    #[arg(long)]
+    /// Show that daemon only, without the benchmark.
+    #[arg(long, requires = "garden")]
     no_bench: bool,
+    /// Flags for `bloomery up`, after `--`.
+    #[arg(last = true, conflicts_with = "garden", value_name = "FLAG")]
+    flags: Vec<String>,
 }
 
-/// Builds as the calling user, then runs the binary's own demonstration as root.
+/// Builds as the calling user, then runs the binary as root.
 pub fn up(options: &Options) -> anyhow::Result<()> {
     if !elevated::possible() {
         bail!("containers need root, and there is no sudo: run this as root");
     }
-    packages::provide(&packages::UP.iter().collect::<Vec<_>>())?;
+    let needed = if options.garden { packages::GARDEN } else { packages::UP };
+    packages::provide(&needed.iter().collect::<Vec<_>>())?;
     let binary = build::binary()?;
     let mut command = elevated::command(&binary);
-    command.arg("demo");
-    if options.keep {
-        command.arg("--keep");
-    }
-    if !options.no_bench {
-        command.arg("--bench");
+    if options.garden {
+        command.arg("demo");
+        if options.keep {
+            command.arg("--keep");
+        }
+        if !options.no_bench {
+            command.arg("--bench");
+        }
+    } else {
+        command.args(["up", "--sample"]).args(&options.flags);
     }
     // Ctrl-C reaches the demonstration as well, which then puts everything back; we wait for it.
     ignore_interrupts()?;
     run(&mut command)
 }
 
-/// Ends a daemon that `up --keep` left, and removes all that it made.
+/// Ends whatever `up` left running. The platform's data stay; the demonstration leaves nothing.
 pub fn down() -> anyhow::Result<()> {
     let binary = build::built();
     if !Path::new(&binary).exists() {
         build::binary()?;
     }
+    run(elevated::command(&binary).arg("down"))?;
     run(elevated::command(&binary).arg("demo").arg("--down"))
 }
 

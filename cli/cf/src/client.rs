@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Refusal};
+use crate::names::Names;
 use crate::session::{Named, Session};
 
 /// As the cf CLI calls itself, since servers tell it apart: log-cache gives it its lines at once.
@@ -284,6 +285,7 @@ pub(crate) fn read<T: DeserializeOwned>(answer: Value, of: &str) -> Result<T, Er
 fn http(skip_ssl_validation: bool) -> Result<reqwest::Client, Error> {
     reqwest::Client::builder()
         .user_agent(AGENT)
+        .dns_resolver(std::sync::Arc::new(Names))
         .connect_timeout(Duration::from_secs(6))
         .tls_danger_accept_invalid_certs(skip_ssl_validation)
         .redirect(reqwest::redirect::Policy::none())

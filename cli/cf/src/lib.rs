@@ -14,6 +14,7 @@ mod files;
 mod login;
 mod logs;
 mod manifest;
+mod names;
 mod push;
 mod routes;
 mod say;
@@ -24,7 +25,7 @@ mod upload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub use arguments::Command;
+pub use arguments::{Api, Command, Login, Push, Scale, Target};
 pub use error::Error;
 pub use session::Session;
 

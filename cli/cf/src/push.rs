@@ -24,6 +24,7 @@ const STARTUP: Duration = Duration::from_secs(5 * 60);
 
 /// Makes or changes apps, stages and starts them.
 pub(crate) async fn push(client: &mut Client, flags: Push) -> Result<(), Error> {
+    let mut steps = Steps::new();
     let (place, space) = (client.place()?, client.space()?);
     let directory = std::env::current_dir().map_err(|error| Error::said(error.to_string()))?;
     for size in flags.memory.iter().chain(&flags.disk) {
@@ -49,13 +50,53 @@ pub(crate) async fn push(client: &mut Client, flags: Push) -> Result<(), Error> 
     if manifest.file.is_some() {
         println!("Manifest applied");
     }
+    steps.end("manifest");
     for app in &wanted {
-        push_one(client, app, flags.no_start).await?;
+        push_one(client, app, flags.no_start, &mut steps).await?;
     }
+    println!("\n{}", steps.took());
     Ok(())
 }
 
-async fn push_one(client: &mut Client, wanted: &Wanted, no_start: bool) -> Result<(), Error> {
+/// How long the steps of a push have taken, in their order.
+struct Steps {
+    started: Instant,
+    last: Instant,
+    ended: Vec<(&'static str, Duration)>,
+}
+
+impl Steps {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, last: now, ended: Vec::new() }
+    }
+
+    /// What was done since the step before. Those of several apps are added up.
+    fn end(&mut self, step: &'static str) {
+        let took = self.last.elapsed();
+        self.last += took;
+        match self.ended.iter_mut().find(|(name, _)| *name == step) {
+            Some((_, before)) => *before += took,
+            None => self.ended.push((step, took)),
+        }
+    }
+
+    fn took(&self) -> String {
+        let steps: Vec<_> = self
+            .ended
+            .iter()
+            .map(|(step, took)| format!("{step} {:.2}", took.as_secs_f64()))
+            .collect();
+        format!("Took {:.2} s: {}", self.started.elapsed().as_secs_f64(), steps.join(", "))
+    }
+}
+
+async fn push_one(
+    client: &mut Client,
+    wanted: &Wanted,
+    no_start: bool,
+    steps: &mut Steps,
+) -> Result<(), Error> {
     let app = apps::find(client, &wanted.name).await?;
     println!("Packaging files to upload...");
     let path = wanted.path.clone();
@@ -64,6 +105,7 @@ async fn push_one(client: &mut Client, wanted: &Wanted, no_start: bool) -> Resul
         files.await.map_err(|panic| Error::said(format!("reading the files: {panic}")))??;
     println!("Uploading files...");
     let package = upload(client, &app, files).await?;
+    steps.end("upload");
     if no_start {
         if app.state == "STARTED" {
             client.post(&format!("/v3/apps/{}/actions/stop", app.guid), &Value::Null).await?;
@@ -74,11 +116,13 @@ async fn push_one(client: &mut Client, wanted: &Wanted, no_start: bool) -> Resul
 
     println!("\nStaging app and tracing logs...");
     let droplet = stage(client, &app, &package).await?;
+    steps.end("staging");
     let path = format!("/v3/apps/{}/relationships/current_droplet", app.guid);
     client.change(Method::PATCH, &path, &json!({"data": {"guid": droplet}})).await?;
     println!("\nWaiting for app {} to start...\n", app.name);
     client.post(&format!("/v3/apps/{}/actions/restart", app.guid), &Value::Null).await?;
     let started = wait_for_start(client, &app).await;
+    steps.end("start");
     if started.is_ok() {
         println!();
     }

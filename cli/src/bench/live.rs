@@ -2,13 +2,14 @@
 
 use std::fs;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use super::contender::{now, since};
 use super::http::Caller;
 use super::interrupt::Interrupt;
 use super::row::{Bounds, Rows, at_most};
-use super::server::{Server, children};
+use super::server::Server;
+use crate::processes::{children, kibibytes, memory};
 
 const KIBI: f64 = 1024.0;
 /// Creates that are timed at each level.
@@ -53,25 +54,14 @@ pub fn required_in_full(levels: &[u32]) -> Vec<String> {
     levels.iter().flat_map(of).collect()
 }
 
-/// A number in KiB of a line `<name>: <number> kB`, in files of proc_pid_smaps(5)'s kind.
-fn kibibytes(text: &str, name: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
-}
-
-fn read(path: &str, name: &str) -> anyhow::Result<f64> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    kibibytes(&text, name).ok_or_else(|| anyhow!("{path} has no {name}"))
-}
-
 fn resident(pids: &[u32]) -> anyhow::Result<f64> {
-    pids.iter().map(|pid| read(&format!("/proc/{pid}/status"), "VmRSS")).sum()
+    pids.iter().map(|pid| kibibytes(&format!("/proc/{pid}/status"), "VmRSS")).sum()
 }
 
 /// What the kernel itself holds, in KiB.
 fn kernel() -> anyhow::Result<f64> {
     let kinds = ["Slab", "Percpu", "KernelStack", "PageTables", "VmallocUsed"];
-    kinds.iter().map(|kind| read("/proc/meminfo", kind)).sum()
+    kinds.iter().map(|kind| kibibytes("/proc/meminfo", kind)).sum()
 }
 
 /// Times creates, and leaves no container.
@@ -127,7 +117,7 @@ pub fn measure(
             let inits: Vec<f64> = server
                 .inits()
                 .into_iter()
-                .filter_map(|pid| read(&format!("/proc/{pid}/smaps_rollup"), "Pss").ok())
+                .filter_map(|pid| memory(pid).ok())
                 .map(|kibibytes| kibibytes / KIBI)
                 .collect();
             rows.add(REQUIRED[4], "MiB", inits, None, at_most(0.1, 0.05));
@@ -204,17 +194,4 @@ fn processes(
     rows.add(REQUIRED[6], "KiB", vec![memory], None, at_most(100.0, 32.0));
     rows.add(REQUIRED[7], "", vec![helpers], None, at_most(0.0, 0.0));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_found_by_their_whole_name() {
-        let text = "SlabX: 1 kB\nSlab:     123 kB\nPss:\t7 kB\nPss_Anon: 5 kB\n";
-        assert_eq!(kibibytes(text, "Slab"), Some(123.0));
-        assert_eq!(kibibytes(text, "Pss"), Some(7.0));
-        assert_eq!(kibibytes(text, "Percpu"), None);
-    }
 }

@@ -1,7 +1,6 @@
 //! A server of the bench's own, in a place and with names of its own, and what can be seen of it
 //! from outside.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use bloomery_garden::config::{Config, Listen};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::http::Caller;
+use crate::processes::{self, all, cpu, parent};
 
 /// Longer than a start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,33 +73,10 @@ impl Server {
         Ok((server, caller))
     }
 
-    /// Its pid, and those of its supervisor's two processes, the keeper and the anchor, which hold the socket in its keeper's
-    /// directory.
+    /// Its pid, and those of its keeper and anchor.
     pub fn processes(&self) -> anyhow::Result<Vec<u32>> {
-        let sockets = fs::read_to_string("/proc/net/unix").context("cannot list sockets")?;
-        let own = self.config.run.to_string_lossy();
-        let inodes: BTreeSet<String> = sockets
-            .lines()
-            .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
-            .filter(|fields| fields.get(7).is_some_and(|path| path.starts_with(&*own)))
-            .filter_map(|fields| fields.get(6).map(|inode| format!("socket:[{inode}]")))
-            .collect();
-        let holds = |pid: u32| {
-            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
-            descriptors.flatten().any(|descriptor| {
-                fs::read_link(descriptor.path())
-                    .is_ok_and(|target| inodes.contains(&*target.to_string_lossy()))
-            })
-        };
-        let supervisor = |wanted: &str| {
-            let named = |pid: &u32| {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                name.trim() == wanted && holds(*pid)
-            };
-            all_pids().into_iter().filter(named).collect::<Vec<_>>()
-        };
-        Ok([vec![self.child.id()], supervisor("bloomery-keeper"), supervisor("bloomery-anchor")]
-            .concat())
+        let helpers = processes::helpers(&self.config.run)?;
+        Ok(std::iter::once(self.child.id()).chain(helpers.map(|(_, pid)| pid)).collect())
     }
 
     /// The daemon's pid.
@@ -153,47 +130,11 @@ impl Server {
     /// and the kernel's own threads, which do what the kernel defers.
     pub fn cpu(&self) -> anyhow::Result<f64> {
         let own = self.processes()?;
-        let threads = all_pids().into_iter().filter(|pid| parent(*pid) == Some(2));
-        let times = own
-            .into_iter()
-            .map(|pid| cpu_of(pid, true))
-            .chain(threads.map(|pid| cpu_of(pid, false)));
+        let threads = all().into_iter().filter(|pid| parent(*pid) == Some(2));
+        let times =
+            own.into_iter().map(|pid| cpu(pid, true)).chain(threads.map(|pid| cpu(pid, false)));
         Ok(times.flatten().sum())
     }
-}
-
-fn all_pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// Fields of `/proc/<pid>/stat` from the state on (proc_pid_stat(5)).
-fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = &text[text.rfind(')')? + 2..];
-    Some(fields.split_ascii_whitespace().map(str::to_owned).collect())
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid)?.get(1)?.parse().ok()
-}
-
-/// Children of these processes.
-pub fn children(parents: &[u32]) -> usize {
-    all_pids()
-        .into_iter()
-        .filter(|pid| parent(*pid).is_some_and(|parent| parents.contains(&parent)))
-        .count()
-}
-
-/// CPU time in milliseconds, that of ended children included or not.
-fn cpu_of(pid: u32, children: bool) -> Option<f64> {
-    let fields = stat(pid)?;
-    let which = if children { 11..15 } else { 11..13 };
-    let ticks: u32 = fields.get(which)?.iter().filter_map(|field| field.parse::<u32>().ok()).sum();
-    #[expect(clippy::cast_precision_loss, reason = "100 on every Linux")]
-    let per_second = rustix::param::clock_ticks_per_second() as f64;
-    Some(f64::from(ticks) * 1000.0 / per_second)
 }
 
 impl Drop for Server {
@@ -221,17 +162,4 @@ fn raze(config: Config) -> anyhow::Result<()> {
     let garden = Gardener::start(config, runtime.handle().clone())?;
     garden.raze()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_own_process_has_a_parent_and_has_used_time() {
-        let own = std::process::id();
-        assert_eq!(parent(own), Some(std::os::unix::process::parent_id()));
-        assert!(cpu_of(own, true).is_some());
-        assert!(children(&[std::os::unix::process::parent_id()]) >= 1);
-    }
 }

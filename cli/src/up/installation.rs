@@ -86,27 +86,34 @@ impl Installation {
         Ok(installation)
     }
 
-    /// A name of the platform with its port.
-    fn authority(&self, host: &str) -> String {
-        match self.port {
-            80 => format!("{host}.{}", self.domain),
-            port => format!("{host}.{}:{port}", self.domain),
-        }
-    }
-
     /// An address for clients.
     pub fn url(&self, host: &str) -> String {
-        format!("http://{}", self.authority(host))
+        format!("http://{}", platform::authority(host, &self.domain, self.port))
     }
 
     /// Domain and port of apps.
     pub fn apps_authority(&self) -> String {
-        self.authority("apps")
+        platform::authority("apps", &self.domain, self.port)
     }
 
-    /// Domain of apps.
-    pub fn apps_domain(&self) -> String {
-        format!("apps.{}", self.domain)
+    /// What the platform's process is started with.
+    pub fn platform(&self, place: &Place) -> platform::Config {
+        platform::Config {
+            data: place.platform_data(),
+            run: place.platform_run(),
+            domain: self.domain.clone(),
+            apps_domain: format!("apps.{}", self.domain),
+            port: self.port,
+            garden: place.garden_socket().to_string_lossy().into_owned(),
+            lifecycle: "/proc/self/exe".into(),
+            stack: platform::Stack {
+                name: stack::NAME.into(),
+                description: stack::DESCRIPTION.into(),
+                rootfs: self.stack.to_string_lossy().into_owned(),
+            },
+            memory_mb: Some(self.memory_mb),
+            disk_mb: None,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where an installation lives, and who runs it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,21 +15,61 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 /// leaves unused (systemd's UIDS-GIDS).
 pub const USER: u32 = 61_000;
 
-/// The processes that have logs.
-const LOGS: [&str; 3] = ["supervisor", "garden", "platform"];
+/// A process that has a log.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// Starts the others.
+    Supervisor,
+    /// Makes containers.
+    Garden,
+    /// Everything else.
+    Platform,
+}
+
+impl Logged {
+    /// In the order in which they start.
+    pub const ALL: [Self; 3] = [Self::Supervisor, Self::Garden, Self::Platform];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::Garden => "garden",
+            Self::Platform => "platform",
+        }
+    }
+}
 
 /// Directories of an installation.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Place {
     /// Directory of all that is kept.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/bloomery")]
+    #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
     /// Directory of sockets and of what a reboot may take.
-    #[arg(long, value_name = "DIR", default_value = "/run/bloomery")]
+    #[arg(long, value_name = "DIR", default_value = RUN)]
     run: PathBuf,
 }
 
+const DATA: &str = "/var/lib/bloomery";
+const RUN: &str = "/run/bloomery";
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { data: DATA.into(), run: RUN.into() }
+    }
+}
+
 impl Place {
+    /// One elsewhere.
+    pub fn new(data: PathBuf, run: PathBuf) -> Self {
+        Self { data, run }
+    }
+
+    /// Whether the sockets are in the default place, which `bloomery demo` has as well.
+    pub fn is_default(&self) -> bool {
+        self.run == Path::new(RUN)
+    }
+
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -51,6 +91,26 @@ impl Place {
     /// Garden's socket. Its directory gives it the platform's group.
     pub fn garden_socket(&self) -> PathBuf {
         self.run.join("garden/garden.sock")
+    }
+
+    /// A file that Garden's process holds, by which it is found again.
+    pub fn garden_mark(&self) -> PathBuf {
+        self.run.join("garden.mark")
+    }
+
+    /// A file that the platform's process holds, by which it is found again.
+    pub fn platform_mark(&self) -> PathBuf {
+        self.run.join("platform.mark")
+    }
+
+    /// A file that the stand-by's process holds, by which it is found again.
+    pub fn stand_by_mark(&self) -> PathBuf {
+        self.run.join("stand-by.mark")
+    }
+
+    /// Where Garden's keeper has its sockets.
+    pub fn keeper(&self) -> PathBuf {
+        self.run.join("keeper")
     }
 
     /// The flags that name this place.
@@ -96,9 +156,14 @@ impl Place {
         Ok(())
     }
 
+    /// Where a process's log is.
+    pub fn log_file(&self, process: Logged) -> PathBuf {
+        self.data.join(format!("log/{}.log", process.name()))
+    }
+
     /// A process's log, to be written to.
-    pub fn log(&self, process: &str) -> anyhow::Result<File> {
-        let path = self.data.join(format!("log/{process}.log"));
+    pub fn log(&self, process: Logged) -> anyhow::Result<File> {
+        let path = self.log_file(process);
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -107,15 +172,39 @@ impl Place {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The end of all logs.
-    pub fn print_logs(&self, lines: usize) {
-        for process in LOGS {
-            let path = self.data.join(format!("log/{process}.log"));
-            let Ok(text) = fs::read(&path) else { continue };
-            let text = String::from_utf8_lossy(&text);
-            let all: Vec<_> = text.lines().collect();
-            for line in &all[all.len().saturating_sub(lines)..] {
-                println!("{process:<10} {line}");
+    /// The last lines of logs, and what is written to them from then on if that is wanted.
+    pub fn print_logs(
+        &self,
+        processes: &[Logged],
+        lines: usize,
+        follow: bool,
+    ) -> anyhow::Result<()> {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        let mut ends = Vec::new();
+        for &process in processes {
+            let path = self.log_file(process);
+            let text = match fs::read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                read => read.with_context(|| format!("cannot read {}", path.display()))?,
+            };
+            let whole = whole_lines(&text);
+            print_lines(process, whole, lines);
+            ends.push((process, path, whole.len() as u64));
+        }
+        if !follow {
+            return Ok(());
+        }
+        loop {
+            std::thread::sleep(LOOK_EVERY);
+            for (process, path, end) in &mut ends {
+                let Ok(mut file) = File::open(&*path) else { continue };
+                let mut text = Vec::new();
+                file.seek(SeekFrom::Start(*end))
+                    .and_then(|_| file.read_to_end(&mut text))
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let whole = whole_lines(&text);
+                print_lines(*process, whole, usize::MAX);
+                *end += whole.len() as u64;
             }
         }
     }
@@ -124,27 +213,33 @@ impl Place {
         self.run.join("supervisor.lock")
     }
 
-    fn ready_file(&self) -> PathBuf {
-        self.run.join("ready")
-    }
-
     /// Becomes this place's supervisor, as long as the file is open.
     pub fn take(&self) -> anyhow::Result<File> {
+        let file = self.open_lock()?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another supervisor has {}", self.lock_file().display());
+        }
+        sign(file)
+    }
+
+    /// Becomes this place's supervisor once the one before has ended.
+    pub fn wait_and_take(&self) -> anyhow::Result<File> {
+        let file = self.open_lock()?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::LockExclusive))
+            .with_context(|| format!("cannot wait for {}", self.lock_file().display()))?;
+        sign(file)
+    }
+
+    fn open_lock(&self) -> anyhow::Result<File> {
         let path = self.lock_file();
-        let mut file = OpenOptions::new()
+        OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o644)
             .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another supervisor has {}", path.display());
-        }
-        file.set_len(0)?;
-        write!(file, "{}", std::process::id())?;
-        Ok(file)
+            .with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// The supervisor's process, if there is one.
@@ -182,19 +277,45 @@ impl Place {
         Ok(Some(pid))
     }
 
+    /// The platform makes this file when it answers.
+    pub fn ready_file(&self) -> PathBuf {
+        self.platform_run().join(crate::platform::READY)
+    }
+
     /// Whether the platform answers.
     pub fn is_ready(&self) -> bool {
         self.ready_file().exists()
     }
 
-    /// Says whether it does.
-    pub fn set_ready(&self, ready: bool) -> std::io::Result<()> {
-        if ready {
-            return fs::write(self.ready_file(), "");
-        }
-        match fs::remove_file(self.ready_file()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+    /// The platform does not answer yet, or no more.
+    pub fn forget_ready(&self) -> anyhow::Result<()> {
+        let path = self.ready_file();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
             _ => Ok(()),
         }
     }
+}
+
+/// Without a line that is not written to its end.
+fn whole_lines(text: &[u8]) -> &[u8] {
+    &text[..text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)]
+}
+
+/// The last of these lines.
+fn print_lines(process: Logged, text: &[u8], lines: usize) {
+    let text = String::from_utf8_lossy(text);
+    let all: Vec<_> = text.lines().collect();
+    for line in &all[all.len().saturating_sub(lines)..] {
+        println!("{:<10} {line}", process.name());
+    }
+}
+
+/// Says in the lock's file whose it is.
+fn sign(mut file: File) -> anyhow::Result<File> {
+    file.set_len(0)?;
+    write!(file, "{}", std::process::id())?;
+    Ok(file)
 }

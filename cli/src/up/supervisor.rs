@@ -1,161 +1,222 @@
 //! The process that starts Garden and the platform, again and again, and holds the router's socket.
 //!
+//! ```text
+//! supervisor ──starts──> garden, platform, stand-by
+//!     │ killed                             │ waits for the supervisor's lock, with the socket
+//!     └──────────── lock is free ─────────>┘ finds garden and platform, and goes on
+//! ```
+//!
 //! While the platform is started again, connections wait in the socket's queue. Garden's containers
 //! are its keeper's: nothing that ends here ends them, until `down` destroys them.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bloomery_garden::client::{Address, Client};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::installation::Installation;
-use super::place::{Place, USER};
+use super::place::{Logged, Place, USER};
+use super::process::{Holder, Kept, holder, socket_of};
 
 /// For Garden to answer.
 const GARDEN_PATIENCE: Duration = Duration::from_secs(60);
-/// For a child that was asked to end; then it is killed.
-const FAREWELL: Duration = Duration::from_secs(30);
-/// Before a child that ended is started again: at first, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// A child that lived for so long starts anew with the first pause.
-const STABLE: Duration = Duration::from_secs(30);
+/// Between two looks at what is about to be ready.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How a supervisor's own death is survived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// A stand-by goes on.
+    StandBy,
+    /// Whoever started it in the foreground starts another one.
+    Caller,
+}
 
 /// Runs the platform until SIGTERM or SIGINT, then ends it and all apps. `ready` is called once.
 pub fn run(
     place: &Place,
     installation: &Installation,
+    succession: Succession,
     ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let _lock = place.take()?;
-    place.set_ready(false)?;
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, installation.port))
-        .with_context(|| format!("cannot listen on port {}", installation.port))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let kept = runtime.block_on(keep_up(place, installation, &socket, ready));
-    let _ = place.set_ready(false);
-    kept?;
-    clean_up(place, installation)
+    let socket = match platform(place)? {
+        Some(platform) => TcpListener::from(socket_of(&platform, 0)?),
+        None => TcpListener::bind((Ipv4Addr::LOCALHOST, installation.port))
+            .with_context(|| format!("cannot listen on port {}", installation.port))?,
+    };
+    supervise(place, installation, &socket, succession, ready)
 }
 
-async fn keep_up(
+/// Waits for the end of the supervisor that is at work, and takes its place. The router's socket
+/// is the standard input.
+pub fn succeed(place: &Place) -> anyhow::Result<()> {
+    let socket =
+        std::io::stdin().as_fd().try_clone_to_owned().context("the standard input is no socket")?;
+    let _lock = place.wait_and_take()?;
+    tracing::warn!("the supervisor was killed; this process goes on");
+    let installation = Installation::read(place)?;
+    supervise(place, &installation, &TcpListener::from(socket), Succession::StandBy, || Ok(()))
+}
+
+fn supervise(
     place: &Place,
     installation: &Installation,
     socket: &TcpListener,
+    succession: Succession,
     ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut garden = Kept::new("garden");
-    let mut platform = Kept::new("platform");
-    let mut ready = Some(ready);
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
-        garden.keep(|| start_garden(place, installation))?;
-        if !garden.answers && answers(place).await {
-            garden.answers = true;
-        }
-        if garden.child.is_some() && !garden.answers && garden.started.elapsed() > GARDEN_PATIENCE {
-            bail!(
-                "Garden does not answer; its log is {}",
-                place.data().join("log/garden.log").display()
-            );
-        }
-        if garden.answers {
-            platform.keep(|| start_platform(place, installation, socket))?;
-        }
-        if place.is_ready()
-            && let Some(ready) = ready.take()
-        {
-            ready()?;
-        }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut parts = Parts::find(place)?;
+        let kept = parts.keep_up(place, installation, socket, succession, ready).await;
+        parts.end(place).await?;
+        kept
+    })?;
+    clean_up(place, installation)
+}
+
+/// Ends what a supervisor has left that was killed together with its stand-by.
+pub fn end_left_over(place: &Place) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async { Parts::find(place)?.end(place).await })
+}
+
+/// Whether a platform runs that no supervisor looks after.
+pub fn is_left_alone(place: &Place) -> anyhow::Result<bool> {
+    Ok(place.supervisor()?.is_none() && platform(place)?.is_some())
+}
+
+/// Names and numbers of all processes of an installation that run now.
+pub fn processes(place: &Place) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let supervisor = place.supervisor()?.and_then(|pid| u32::try_from(pid).ok());
+    let pid = |holder: Option<Holder>| holder.map(|holder| holder.pid);
+    let own = [
+        ("supervisor", supervisor),
+        ("stand-by", pid(stand_by(place, supervisor)?)),
+        ("garden", pid(garden(place)?)),
+        ("platform", pid(platform(place)?)),
+    ];
+    let own = own.into_iter().filter_map(|(name, pid)| Some((name, pid?)));
+    Ok(own.chain(crate::processes::helpers(&place.keeper())?).collect())
+}
+
+/// Garden has its mark as its standard input. The others' input is the router's socket; they have
+/// their marks as their standard output.
+fn garden(place: &Place) -> anyhow::Result<Option<Holder>> {
+    holder(&place.garden_mark(), 0, None)
+}
+
+fn platform(place: &Place) -> anyhow::Result<Option<Holder>> {
+    holder(&place.platform_mark(), 1, None)
+}
+
+/// A supervisor that was a stand-by has the mark still.
+fn stand_by(place: &Place, supervisor: Option<u32>) -> anyhow::Result<Option<Holder>> {
+    holder(&place.stand_by_mark(), 1, supervisor)
+}
+
+/// The processes of an installation.
+struct Parts {
+    garden: Kept,
+    platform: Kept,
+    stand_by: Kept,
+}
+
+impl Parts {
+    /// What still runs of what an earlier supervisor has started.
+    fn find(place: &Place) -> anyhow::Result<Self> {
+        Ok(Self {
+            garden: Kept::found("garden", garden(place)?)?,
+            platform: Kept::found("platform", platform(place)?)?,
+            stand_by: Kept::found("stand-by", stand_by(place, Some(std::process::id()))?)?,
+        })
     }
-    tracing::info!("stopping: apps end, and are back after the next start");
-    place.set_ready(false)?;
-    // Apps are destroyed with Garden: a rep that is still there would report their end as crashes.
-    platform.end().await;
-    garden.end().await;
-    Ok(())
-}
 
-async fn answers(place: &Place) -> bool {
-    let client = Client::new(Address::Unix(place.garden_socket()));
-    tokio::time::timeout(Duration::from_secs(1), client.ping()).await.is_ok_and(|pong| pong.is_ok())
-}
-
-/// A child that is started again whenever it ends.
-struct Kept {
-    name: &'static str,
-    child: Option<Child>,
-    started: Instant,
-    pause: Duration,
-    next: Instant,
-    /// Somebody has seen it answer.
-    answers: bool,
-}
-
-impl Kept {
-    fn new(name: &'static str) -> Self {
-        let now = Instant::now();
-        Self { name, child: None, started: now, pause: PAUSES.0, next: now, answers: false }
-    }
-
-    fn keep(&mut self, start: impl FnOnce() -> anyhow::Result<Child>) -> anyhow::Result<()> {
-        if let Some(child) = &mut self.child {
-            let Some(status) = child.try_wait()? else { return Ok(()) };
-            if self.started.elapsed() > STABLE {
-                self.pause = PAUSES.0;
+    /// Starts whatever is missing, until the supervisor is told to end.
+    async fn keep_up(
+        &mut self,
+        place: &Place,
+        installation: &Installation,
+        socket: &TcpListener,
+        succession: Succession,
+        ready: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut ready = Some(ready);
+        let mut garden_answers = false;
+        let Self { garden, platform, stand_by } = self;
+        loop {
+            let (garden_runs, garden_started) = (garden.runs(), garden.started());
+            let platform_runs = platform.runs();
+            tokio::select! {
+                () = stand_by.missing(), if succession == Succession::StandBy => {
+                    stand_by.keep(start_stand_by(place, socket));
+                }
+                () = garden.missing() => {
+                    garden_answers = false;
+                    garden.keep(start_garden(place, installation));
+                }
+                answered = timeout_at(garden_started + GARDEN_PATIENCE, answer(place)),
+                    if garden_runs && !garden_answers =>
+                {
+                    if answered.is_err() {
+                        let log = place.log_file(Logged::Garden);
+                        bail!("Garden does not answer; its log is {}", log.display());
+                    }
+                    garden_answers = true;
+                }
+                () = platform.missing(), if garden_answers => {
+                    platform.keep(start_platform(place, installation, socket));
+                }
+                () = readiness(place), if platform_runs && ready.is_some() => {
+                    if let Some(ready) = ready.take() {
+                        ready()?;
+                    }
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
             }
-            tracing::error!(
-                process = self.name,
-                %status,
-                after = ?self.started.elapsed(),
-                "it has ended; it is started again"
-            );
-            self.child = None;
-            self.answers = false;
-            self.next = Instant::now() + self.pause;
-            self.pause = (self.pause * 2).min(PAUSES.1);
         }
-        if Instant::now() >= self.next {
-            self.child = Some(start()?);
-            self.started = Instant::now();
-        }
+        tracing::info!("stopping: apps end, and are back after the next start");
         Ok(())
     }
 
-    async fn end(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It may have ended.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        let deadline = Instant::now() + FAREWELL;
-        while matches!(child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                tracing::warn!(process = self.name, "it does not end, and is killed");
-                let _ = child.kill();
-                let _ = child.wait();
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    /// Ends all. Apps are destroyed with Garden: a rep that is still there would report their end as
+    /// crashes, and a stand-by would start everything again.
+    async fn end(mut self, place: &Place) -> anyhow::Result<()> {
+        self.stand_by.end().await;
+        self.platform.end().await;
+        place.forget_ready()?;
+        self.garden.end().await;
+        Ok(())
+    }
+}
+
+async fn answer(place: &Place) {
+    let client = Client::new(Address::Unix(place.garden_socket()));
+    while !timeout(Duration::from_secs(1), client.ping()).await.is_ok_and(|pong| pong.is_ok()) {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn readiness(place: &Place) {
+    while !place.is_ready() {
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -165,7 +226,7 @@ fn garden_flags(place: &Place, installation: &Installation) -> Vec<std::ffi::OsS
     for (name, path) in [
         ("--bind-socket", place.garden_socket()),
         ("--depot", place.run().join("depot")),
-        ("--keeper-dir", place.run().join("keeper")),
+        ("--keeper-dir", place.keeper()),
         ("--store", place.data().join("garden")),
         ("--default-rootfs", installation.stack.clone()),
     ] {
@@ -176,12 +237,21 @@ fn garden_flags(place: &Place, installation: &Installation) -> Vec<std::ffi::OsS
     flags
 }
 
+fn mark(path: &std::path::Path) -> anyhow::Result<File> {
+    File::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .with_context(|| format!("cannot make {}", path.display()))
+}
+
 fn start_garden(place: &Place, installation: &Installation) -> anyhow::Result<Child> {
-    let log = place.log("garden")?;
+    let log = place.log(Logged::Garden)?;
     Command::new("/proc/self/exe")
         .args(["garden", "serve"])
         .args(garden_flags(place, installation))
-        .stdin(Stdio::null())
+        .stdin(mark(&place.garden_mark())?)
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(log)
         .process_group(0)
@@ -189,47 +259,38 @@ fn start_garden(place: &Place, installation: &Installation) -> anyhow::Result<Ch
         .context("cannot start Garden")
 }
 
-/// The platform gets the router's socket as its standard input, and says on its standard output
-/// when it is ready.
+/// The platform gets the router's socket as its standard input, and writes a file when it is ready.
 fn start_platform(
     place: &Place,
     installation: &Installation,
     socket: &TcpListener,
 ) -> anyhow::Result<Child> {
-    place.set_ready(false)?;
-    let settings = super::super::platform::Settings {
-        data: place.platform_data(),
-        run: place.platform_run(),
-        domain: installation.domain.clone(),
-        apps_domain: installation.apps_domain(),
-        port: installation.port,
-        garden: place.garden_socket(),
-        stack: installation.stack.clone(),
-        memory_mb: installation.memory_mb,
-    };
-    let mut child = Command::new("/proc/self/exe")
+    place.forget_ready()?;
+    let config = serde_json::to_string(&installation.platform(place))?;
+    Command::new("/proc/self/exe")
         .arg("platform")
-        .arg(serde_json::to_string(&settings)?)
+        .arg(config)
         .uid(USER)
         .gid(USER)
         .stdin(Stdio::from(OwnedFd::from(socket.try_clone()?)))
-        .stdout(Stdio::piped())
-        .stderr(place.log("platform")?)
+        .stdout(mark(&place.platform_mark())?)
+        .stderr(place.log(Logged::Platform)?)
         .process_group(0)
         .spawn()
-        .context("cannot start the platform")?;
-    let told = child.stdout.take().context("the platform has no output")?;
-    let place = place.clone();
-    std::thread::spawn(move || {
-        for line in BufReader::new(told).lines().map_while(Result::ok) {
-            if line == "ready"
-                && let Err(error) = place.set_ready(true)
-            {
-                tracing::error!(%error, "cannot say that the platform is ready");
-            }
-        }
-    });
-    Ok(child)
+        .context("cannot start the platform")
+}
+
+fn start_stand_by(place: &Place, socket: &TcpListener) -> anyhow::Result<Child> {
+    let log = place.log(Logged::Supervisor)?;
+    Command::new("/proc/self/exe")
+        .args(["supervise", "--stand-by"])
+        .args(place.flags())
+        .stdin(Stdio::from(OwnedFd::from(socket.try_clone()?)))
+        .stdout(mark(&place.stand_by_mark())?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .context("cannot start a stand-by")
 }
 
 /// Removes all containers and what Garden made on this host.

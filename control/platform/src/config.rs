@@ -1,9 +1,12 @@
 //! What a platform is started with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 /// A platform's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Databases, blobs, secrets and downloads; made if missing, readable by the owner alone.
     pub data: PathBuf,
@@ -28,7 +31,8 @@ pub struct Config {
 }
 
 /// A root file system.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stack {
     /// Name, as in a manifest.
     pub name: String,
@@ -41,10 +45,7 @@ pub struct Stack {
 impl Config {
     /// A name in the platform's domain, with the port that clients need.
     pub(crate) fn authority(&self, host: &str) -> String {
-        match self.port {
-            80 => format!("{host}.{}", self.domain),
-            port => format!("{host}.{}:{port}", self.domain),
-        }
+        authority(host, &self.domain, self.port)
     }
 
     /// An address for clients.
@@ -54,6 +55,19 @@ impl Config {
 
     /// A unix socket of one of the daemons, as an address.
     pub(crate) fn socket(&self, daemon: &str) -> transport::Address {
-        transport::Address::Unix(self.run.join(format!("{daemon}.sock")))
+        socket(&self.run, daemon)
+    }
+}
+
+/// A unix socket of one of the daemons of the platform that has them in this directory.
+pub(crate) fn socket(run: &Path, daemon: &str) -> transport::Address {
+    transport::Address::Unix(run.join(format!("{daemon}.sock")))
+}
+
+/// A name in a domain, with the port that clients need.
+pub fn authority(host: &str, domain: &str, port: u16) -> String {
+    match port {
+        80 => format!("{host}.{domain}"),
+        port => format!("{host}.{domain}:{port}"),
     }
 }

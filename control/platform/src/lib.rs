@@ -19,12 +19,14 @@ mod config;
 mod error;
 mod foundation;
 mod logs;
+mod overview;
 mod ports;
 mod registration;
 mod secrets;
 mod serve;
 
-pub use config::{Config, Stack};
+pub use config::{Config, Stack, authority};
 pub use error::Error;
+pub use overview::{Overview, overview};
 pub use secrets::Secrets;
 pub use serve::{Listeners, Ready, serve};
