@@ -11,7 +11,7 @@ use executor::{Authority, CheckFrom, Transfers};
 use locket::Timing;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use transport::configured::{self, duration};
+use transport::configured::{self, Bare, ConfigError, duration, period};
 use transport::{Address, Identity, Listener};
 
 use crate::cell::Cell;
@@ -64,7 +64,7 @@ pub struct Config {
 
     #[serde(deserialize_with = "duration")]
     pub polling_interval: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "period")]
     pub evacuation_polling_interval: Duration,
     #[serde(deserialize_with = "duration")]
     pub evacuation_timeout: Duration,
@@ -86,7 +86,7 @@ pub struct Config {
     pub create_work_pool_size: usize,
     #[serde(deserialize_with = "duration")]
     pub container_reap_interval: Duration,
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "period")]
     pub container_metrics_report_interval: Duration,
     #[serde(deserialize_with = "duration")]
     pub reserved_expiration_time: Duration,
@@ -194,8 +194,7 @@ impl Config {
     /// The sockets, the network's first.
     pub(crate) async fn listen(&self, held: Listeners) -> Result<(Listener, Listener), Error> {
         let bind = async |key, text, held| {
-            let address = address(key, text)?;
-            Ok::<_, Error>(configured::listener(&address, self.identity()?, held).await?)
+            configured::listener(key, text, Bare::Tls, self.identity()?, held).await
         };
         Ok((
             bind("listen_addr_securable", &self.listen_addr_securable, held.network).await?,
@@ -204,18 +203,18 @@ impl Config {
     }
 
     /// Who the rep is, to all that it speaks mutual TLS with.
-    fn identity(&self) -> Result<Option<Identity>, Error> {
-        Ok(configured::identity(&self.ca_cert_file, &self.cert_file, &self.key_file)?)
+    fn identity(&self) -> Result<Option<Identity>, ConfigError> {
+        configured::identity("cert_file", &self.ca_cert_file, &self.cert_file, &self.key_file)
     }
 
     /// Refuses what cannot be served.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = |what: &str| Err(Error::Config(what.into()));
         if self.cell_id.is_empty() {
-            return wrong("cell_id is missing");
+            return Err(ConfigError::missing("cell_id").into());
         }
         if self.enable_container_proxy {
-            return wrong("enable_container_proxy: containers have no proxy here");
+            let reason = "containers have no proxy here";
+            return Err(ConfigError::value("enable_container_proxy", reason).into());
         }
         if !self.volman_driver_paths.is_empty() {
             tracing::warn!("volman_driver_paths: volumes are not served, the cell has no drivers");
@@ -227,7 +226,9 @@ impl Config {
         match self.layering_mode.as_str() {
             "" | "single-layer" => Ok(Layering::Single),
             "two-layer" => Ok(Layering::Two),
-            other => Err(Error::Config(format!("layering_mode {other:?} is not known"))),
+            other => {
+                Err(ConfigError::value("layering_mode", format!("{other:?} is not known")).into())
+            }
         }
     }
 
@@ -292,7 +293,7 @@ impl Config {
     }
 
     pub(crate) fn bbs(&self) -> Result<bbs_client::Client, Error> {
-        let address = address("bbs_address", &self.bbs_address)?;
+        let address = configured::address("bbs_address", &self.bbs_address, Bare::Tls)?;
         bbs_client::Client::new(address, self.identity()?).map_err(Error::Bbs)
     }
 
@@ -301,8 +302,9 @@ impl Config {
         if self.locket_address.is_empty() {
             return Ok(None);
         }
-        let address = address("locket_address", &self.locket_address)?;
+        let address = configured::address("locket_address", &self.locket_address, Bare::Tls)?;
         let identity = configured::identity(
+            "locket_client_cert_file",
             &self.locket_ca_cert_file,
             &self.locket_client_cert_file,
             &self.locket_client_key_file,
@@ -315,15 +317,16 @@ impl Config {
     }
 
     pub(crate) fn garden(&self) -> Result<bloomery_garden::client::Client, Error> {
-        let address: GardenAddress = self
+        let address = self
             .garden_addr
-            .parse()
-            .map_err(|error| Error::Config(format!("garden_addr: {error}")))?;
+            .parse::<GardenAddress>()
+            .map_err(|error| ConfigError::value("garden_addr", error.to_string()))?;
         Ok(bloomery_garden::client::Client::new(address))
     }
 
     pub(crate) fn transfers(&self) -> Result<Transfers, Error> {
         let identity = configured::identity(
+            "path_to_tls_cert",
             &self.path_to_tls_ca_cert,
             &self.path_to_tls_cert,
             &self.path_to_tls_key,
@@ -372,10 +375,6 @@ impl Config {
         config.trusted_certificates = (!trusted.as_os_str().is_empty()).then(|| trusted.clone());
         config
     }
-}
-
-fn address(key: &str, text: &str) -> Result<Address, Error> {
-    configured::address(text).map_err(|error| Error::Config(format!("{key}: {error}")))
 }
 
 /// The machine's address on the way out; nothing is sent.

@@ -4,8 +4,8 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is incomplete, or asks for what is not served.
-    #[error("{0}")]
-    Config(String),
+    #[error("the rep's configuration")]
+    Config(#[from] transport::configured::ConfigError),
     /// Listening failed, or a certificate is unfit.
     #[error(transparent)]
     Transport(#[from] transport::Error),

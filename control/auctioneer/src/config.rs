@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use transport::configured::{self, duration};
+use transport::configured::{self, Bare, ConfigError, duration};
 use transport::{Address, Identity, Listener};
 
 use crate::placement::Weights;
@@ -109,60 +109,40 @@ impl Default for Config {
     }
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A value is missing or makes no sense.
-    #[error("{key}: {reason}")]
-    Value {
-        /// Which.
-        key: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A certificate is unfit, or an address cannot be listened on.
-    #[error("{key}")]
-    Transport {
-        /// Which value it belongs to.
-        key: &'static str,
-        /// Why.
-        source: transport::Error,
-    },
-}
-
 impl Config {
     /// The server's socket: the caller's, or one that is bound here.
     pub(crate) async fn listener(
         &self,
         held: Option<TcpListener>,
     ) -> Result<Listener, ConfigError> {
-        const KEY: &str = "listen_address";
-        let files = [&self.ca_cert_file, &self.server_cert_file, &self.server_key_file];
-        let identity = identity("server_cert_file", files)?;
-        configured::listener(&address(KEY, &self.listen_address)?, identity, held)
-            .await
-            .map_err(|source| ConfigError::Transport { key: KEY, source })
+        let (ca, certificate) = (&self.ca_cert_file, &self.server_cert_file);
+        let own = configured::identity("server_cert_file", ca, certificate, &self.server_key_file)?;
+        configured::listener("listen_address", &self.listen_address, Bare::Tls, own, held).await
     }
 
     pub(crate) fn bbs(&self) -> Result<(Address, Option<Identity>), ConfigError> {
-        let files = [&self.bbs_ca_cert_file, &self.bbs_client_cert_file, &self.bbs_client_key_file];
-        let address = address("bbs_address", &self.bbs_address)?;
-        Ok((address, identity("bbs_client_cert_file", files)?))
+        let identity = configured::identity(
+            "bbs_client_cert_file",
+            &self.bbs_ca_cert_file,
+            &self.bbs_client_cert_file,
+            &self.bbs_client_key_file,
+        )?;
+        Ok((configured::address("bbs_address", &self.bbs_address, Bare::Tls)?, identity))
     }
 
     pub(crate) fn locket(&self) -> Result<(Address, Option<Identity>), ConfigError> {
-        let files = [
+        let identity = configured::identity(
+            "locket_client_cert_file",
             &self.locket_ca_cert_file,
             &self.locket_client_cert_file,
             &self.locket_client_key_file,
-        ];
-        let address = address("locket_address", &self.locket_address)?;
-        Ok((address, identity("locket_client_cert_file", files)?))
+        )?;
+        Ok((configured::address("locket_address", &self.locket_address, Bare::Tls)?, identity))
     }
 
     pub(crate) fn rep_identity(&self) -> Result<Option<Identity>, ConfigError> {
-        let files = [&self.rep_ca_cert, &self.rep_client_cert, &self.rep_client_key];
-        identity("rep_client_cert", files)
+        let (ca, certificate) = (&self.rep_ca_cert, &self.rep_client_cert);
+        configured::identity("rep_client_cert", ca, certificate, &self.rep_client_key)
     }
 
     pub(crate) fn weights(&self) -> Weights {
@@ -172,16 +152,4 @@ impl Config {
             starting_containers_maximum: self.starting_container_count_maximum,
         }
     }
-}
-
-fn address(key: &'static str, text: &str) -> Result<Address, ConfigError> {
-    configured::address(text).map_err(|error| ConfigError::Value { key, reason: error.to_string() })
-}
-
-fn identity(
-    key: &'static str,
-    [ca, certificate, own_key]: [&PathBuf; 3],
-) -> Result<Option<Identity>, ConfigError> {
-    configured::identity(ca, certificate, own_key)
-        .map_err(|source| ConfigError::Transport { key, source })
 }

@@ -13,5 +13,5 @@ pub mod placement;
 mod queue;
 mod server;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
 pub use server::{Listeners, ServeError, serve};

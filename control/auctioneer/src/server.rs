@@ -11,15 +11,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, StatusCode};
-use locket::{Held, Lock, Lost, Timing};
+use locket::{Lock, Lost, Timing};
 use rep_client::Fleet;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use transport::configured::ConfigError;
 use transport::{Server, Timeouts, TraceId};
 
 use crate::auction::Auctions;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::queue::Queue;
 
 /// The lock of which only one auctioneer at a time is the holder.
@@ -67,7 +68,9 @@ pub async fn serve(
     let auctions = auctions(&config)?;
     let (address, identity) = config.locket()?;
     let locket = locket::Client::new(&address, identity).map_err(ServeError::Locket)?;
-    let Some(mut held) = lock(&config, locket, &stop).await else { return Ok(()) };
+    let timing = Timing { ttl: config.lock_ttl, interval: config.lock_retry_interval };
+    let lock = Lock::new(locket, LOCK, &locket::owner_named(&config.uuid), timing);
+    let Some(mut held) = lock.acquire_unless(&stop).await else { return Ok(()) };
 
     let listener = config.listener(listeners.api).await?;
     tracing::info!(address = config.listen_address, "the auctioneer serves");
@@ -108,19 +111,6 @@ fn auctions(config: &Config) -> Result<Auctions, ServeError> {
         weights: config.weights(),
         workers: config.auction_runner_workers.max(1),
     })
-}
-
-/// The lock, or nothing when the auctioneer is told to stop before it has it.
-async fn lock(config: &Config, locket: locket::Client, stop: &CancellationToken) -> Option<Held> {
-    let owner = match config.uuid.as_str() {
-        "" => uuid::Uuid::new_v4().to_string(),
-        owner => owner.to_owned(),
-    };
-    let timing = Timing { ttl: config.lock_ttl, interval: config.lock_retry_interval };
-    tokio::select! {
-        held = Lock::new(locket, LOCK, &owner, timing).acquire() => Some(held),
-        () = stop.cancelled() => None,
-    }
 }
 
 fn routes(queue: Arc<Queue>) -> Router {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use transport::configured::{self, duration};
+use transport::configured::{self, Bare, ConfigError, duration};
 use transport::{Address, Identity, Listener};
 
 use crate::convergence::plan::Patience;
@@ -121,45 +121,23 @@ impl Default for Config {
     }
 }
 
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A value is missing or makes no sense.
-    #[error("{key}: {reason}")]
-    Value {
-        /// Which.
-        key: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A certificate is unfit, or an address cannot be listened on.
-    #[error("{key}")]
-    Transport {
-        /// Which value it belongs to.
-        key: &'static str,
-        /// Why.
-        source: transport::Error,
-    },
-}
-
 impl Config {
     /// The database's file.
     pub(crate) fn database(&self) -> Result<&Path, ConfigError> {
         if !["", "sqlite3"].contains(&self.database_driver.as_str()) {
             let reason = format!("{:?} is not served, only sqlite3 is", self.database_driver);
-            return Err(ConfigError::Value { key: "database_driver", reason });
+            return Err(ConfigError::value("database_driver", reason));
         }
         if self.database_connection_string.as_os_str().is_empty() {
-            return Err(missing("database_connection_string"));
+            return Err(ConfigError::missing("database_connection_string"));
         }
         Ok(&self.database_connection_string)
     }
 
     /// The API's socket: the caller's, or one that is bound here.
     pub(crate) async fn api(&self, held: Option<TcpListener>) -> Result<Listener, ConfigError> {
-        const KEY: &str = "listen_address";
-        let address = address(KEY, &self.listen_address)?;
-        listener(KEY, &address, self.own_identity()?, held).await
+        let own = self.own_identity()?;
+        configured::listener("listen_address", &self.listen_address, Bare::Tls, own, held).await
     }
 
     /// The health address's socket.
@@ -167,40 +145,42 @@ impl Config {
         &self,
         held: Option<TcpListener>,
     ) -> Result<Option<Listener>, ConfigError> {
-        const KEY: &str = "health_address";
         if self.health_address.is_empty() {
             return Ok(None);
         }
-        let text = &self.health_address;
-        let is_bare = !text.contains("://") && !text.starts_with("unix:");
-        let text = if is_bare { format!("http://{text}") } else { text.clone() };
-        listener(KEY, &address(KEY, &text)?, None, held).await.map(Some)
+        let address = &self.health_address;
+        configured::listener("health_address", address, Bare::Plain, None, held).await.map(Some)
     }
 
     pub(crate) fn own_identity(&self) -> Result<Option<Identity>, ConfigError> {
-        identity("cert_file", [&self.ca_file, &self.cert_file, &self.key_file])
+        configured::identity("cert_file", &self.ca_file, &self.cert_file, &self.key_file)
     }
 
     pub(crate) fn rep_identity(&self) -> Result<Option<Identity>, ConfigError> {
-        let files = [&self.rep_ca_cert, &self.rep_client_cert, &self.rep_client_key];
-        identity("rep_client_cert", files)
+        let (ca, certificate) = (&self.rep_ca_cert, &self.rep_client_cert);
+        configured::identity("rep_client_cert", ca, certificate, &self.rep_client_key)
     }
 
     pub(crate) fn locket(&self) -> Result<(Address, Option<Identity>), ConfigError> {
-        let files = [
+        let identity = configured::identity(
+            "locket_client_cert_file",
             &self.locket_ca_cert_file,
             &self.locket_client_cert_file,
             &self.locket_client_key_file,
-        ];
-        let address = address("locket_address", &self.locket_address)?;
-        Ok((address, identity("locket_client_cert_file", files)?))
+        )?;
+        Ok((configured::address("locket_address", &self.locket_address, Bare::Tls)?, identity))
     }
 
     pub(crate) fn auctioneer(&self) -> Result<(Address, Option<Identity>), ConfigError> {
-        let files =
-            [&self.auctioneer_ca_cert, &self.auctioneer_client_cert, &self.auctioneer_client_key];
-        let address = address("auctioneer_address", &self.auctioneer_address)?;
-        Ok((address, identity("auctioneer_client_cert", files)?))
+        let identity = configured::identity(
+            "auctioneer_client_cert",
+            &self.auctioneer_ca_cert,
+            &self.auctioneer_client_cert,
+            &self.auctioneer_client_key,
+        )?;
+        let address =
+            configured::address("auctioneer_address", &self.auctioneer_address, Bare::Tls)?;
+        Ok((address, identity))
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -211,34 +191,4 @@ impl Config {
             ..Patience::default()
         }
     }
-}
-
-fn missing(key: &'static str) -> ConfigError {
-    ConfigError::Value { key, reason: "it is missing".into() }
-}
-
-fn address(key: &'static str, text: &str) -> Result<Address, ConfigError> {
-    if text.is_empty() {
-        return Err(missing(key));
-    }
-    configured::address(text).map_err(|error| ConfigError::Value { key, reason: error.to_string() })
-}
-
-fn identity(
-    key: &'static str,
-    [ca, certificate, own_key]: [&PathBuf; 3],
-) -> Result<Option<Identity>, ConfigError> {
-    configured::identity(ca, certificate, own_key)
-        .map_err(|source| ConfigError::Transport { key, source })
-}
-
-async fn listener(
-    key: &'static str,
-    address: &Address,
-    identity: Option<Identity>,
-    held: Option<TcpListener>,
-) -> Result<Listener, ConfigError> {
-    configured::listener(address, identity, held)
-        .await
-        .map_err(|source| ConfigError::Transport { key, source })
 }

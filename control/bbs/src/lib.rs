@@ -31,6 +31,6 @@ pub mod task;
 pub mod transition;
 mod versions;
 
-pub use config::{Config, ConfigError};
+pub use config::Config;
 pub use presences::Presences;
 pub use server::{Listeners, ServeError, serve};

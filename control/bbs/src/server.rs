@@ -9,17 +9,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
-use locket::{Held, Lock, Lost, Timing};
+use locket::{Lock, Lost, Timing};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
+use transport::configured::ConfigError;
 use transport::{Client, Server, Timeouts};
 
 use crate::auctions::Auctioneer;
 use crate::board::{Board, Parts};
 use crate::callbacks::Callbacks;
 use crate::cells::Reps;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::convergence;
 use crate::events::Hubs;
 use crate::http::Api;
@@ -79,7 +80,9 @@ pub async fn serve(
     }
     let (address, identity) = config.locket()?;
     let locket = locket::Client::new(&address, identity).map_err(no_client("Locket"))?;
-    let Some(mut held) = lock(&config, locket.clone(), &stop).await else { return Ok(()) };
+    let timing = Timing { ttl: config.lock_ttl, interval: config.lock_retry_interval };
+    let lock = Lock::new(locket.clone(), LOCK, &locket::owner_named(&config.uuid), timing);
+    let Some(mut held) = lock.acquire_unless(&stop).await else { return Ok(()) };
 
     let hubs = Arc::new(Hubs::default());
     let (store, writer) = Store::open(config.database()?, hubs.clone()).await?;
@@ -115,19 +118,6 @@ pub async fn serve(
 
 fn no_client(of: &'static str) -> impl FnOnce(transport::Error) -> ServeError {
     move |source| ServeError::Client { of, source }
-}
-
-/// The lock, or nothing when the board is told to stop before it has it.
-async fn lock(config: &Config, locket: locket::Client, stop: &CancellationToken) -> Option<Held> {
-    let owner = match config.uuid.as_str() {
-        "" => uuid::Uuid::new_v4().to_string(),
-        owner => owner.to_owned(),
-    };
-    let timing = Timing { ttl: config.lock_ttl, interval: config.lock_retry_interval };
-    tokio::select! {
-        held = Lock::new(locket, LOCK, &owner, timing).acquire() => Some(held),
-        () = stop.cancelled() => None,
-    }
 }
 
 fn board(config: &Config, store: Store, locket: locket::Client) -> Result<Board, ServeError> {

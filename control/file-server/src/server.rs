@@ -9,7 +9,8 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::{StatusCode, header};
 use tokio_util::sync::CancellationToken;
-use transport::{Address, Files, Identity, Listener, Server};
+use transport::configured::{self, Bare, ConfigError};
+use transport::{Address, Server};
 
 use crate::answer::answer;
 use crate::config::Config;
@@ -19,29 +20,13 @@ use crate::directory::Directory;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration makes no sense.
-    #[error("configuration: {key} {text:?} is no address and no HOST:PORT")]
-    Address {
-        /// Which key.
-        key: &'static str,
-        /// Its value.
-        text: String,
-    },
+    #[error("the file server's configuration")]
+    Config(#[from] ConfigError),
     /// There is no such directory, or it may not be opened.
     #[error("opening the static directory {}", .path.display())]
     Directory {
         /// Which.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// An address cannot be listened on.
-    #[error(transparent)]
-    Transport(#[from] transport::Error),
-    /// A socket that was handed over cannot be used.
-    #[error("using the socket of {of}")]
-    Socket {
-        /// Which of the listeners.
-        of: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -72,19 +57,17 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let routes = routes(&config.static_directory)?;
-    let plain = address("server_address", &config.server_address, "http")?;
-    let http = listen("server_address", &plain, listeners.http, None).await?;
+    let Listeners { http, https } = listeners;
+    let plain = &config.server_address;
+    let http = configured::listener("server_address", plain, Bare::Plain, None, http).await?;
     if !config.https_server_enabled {
         Server::new(http).serve(routes, stop).await;
         return Ok(());
     }
-    let identity = Identity::load(Files {
-        ca: config.ca_file.clone(),
-        certificate: config.cert_file.clone(),
-        key: config.key_file.clone(),
-    })?;
-    let secure = address("https_listen_addr", &config.https_listen_addr, "https")?;
-    let https = listen("https_listen_addr", &secure, listeners.https, Some(identity)).await?;
+    let Config { ca_file, cert_file, key_file, https_listen_addr, .. } = &config;
+    let own = configured::identity("cert_file", ca_file, cert_file, key_file)?;
+    let key = "https_listen_addr";
+    let https = configured::listener(key, https_listen_addr, Bare::Tls, own, https).await?;
     let port = match https.address() {
         Ok(Address::Https { port, .. }) => port,
         _ => 443,
@@ -112,24 +95,4 @@ fn elsewhere(port: u16) -> Router {
             .body(axum::body::Body::empty())
             .unwrap_or_default()
     })
-}
-
-fn address(key: &'static str, text: &str, scheme: &str) -> Result<Address, Error> {
-    let bare = !text.contains("://") && !text.starts_with("unix:");
-    let address = if bare { format!("{scheme}://{text}") } else { text.to_owned() };
-    address.parse().map_err(|_| Error::Address { key, text: text.to_owned() })
-}
-
-async fn listen(
-    of: &'static str,
-    address: &Address,
-    bound: Option<std::net::TcpListener>,
-    identity: Option<Identity>,
-) -> Result<Listener, Error> {
-    match bound {
-        None => Ok(Listener::bind(address, identity).await?),
-        Some(bound) => {
-            Listener::from_tcp(bound, identity).map_err(|source| Error::Socket { of, source })
-        }
-    }
 }

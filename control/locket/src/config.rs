@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use transport::configured;
-use transport::{Address, Files, Identity, Listener};
-
-use crate::error::Error;
+use transport::Listener;
+use transport::configured::{self, Bare, ConfigError};
 
 /// The original's configuration file, as far as it is read here. Other keys are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// `HOST:PORT` for mutual TLS, as the original has it, or an [`Address`].
+    /// `HOST:PORT` for mutual TLS, as the original has it, or an
+    /// [`transport::Address`].
     pub listen_address: String,
     /// The database's file.
     pub database_connection_string: PathBuf,
@@ -28,33 +27,21 @@ pub struct Config {
 
 impl Config {
     /// The database's file, if the configuration names one.
-    pub fn database(&self) -> Result<&PathBuf, Error> {
+    pub fn database(&self) -> Result<&PathBuf, ConfigError> {
         if !["", "sqlite3"].contains(&self.database_driver.as_str()) {
-            let driver = &self.database_driver;
-            return Err(Error::Config(format!(
-                "database_driver {driver:?}: only sqlite3 is served"
-            )));
+            let reason = format!("{:?} is not served, only sqlite3 is", self.database_driver);
+            return Err(ConfigError::value("database_driver", reason));
         }
         if self.database_connection_string.as_os_str().is_empty() {
-            return Err(Error::Config("database_connection_string is missing".into()));
+            return Err(ConfigError::missing("database_connection_string"));
         }
         Ok(&self.database_connection_string)
     }
 
     /// Binds the configured address.
-    pub async fn listen(&self) -> Result<Listener, Error> {
-        let text = &self.listen_address;
-        let address = configured::address(text).map_err(|_| {
-            Error::Config(format!("listen_address {text:?} is no address and no HOST:PORT"))
-        })?;
-        let identity = match address {
-            Address::Https { .. } => Some(Identity::load(Files {
-                ca: self.ca_file.clone(),
-                certificate: self.cert_file.clone(),
-                key: self.key_file.clone(),
-            })?),
-            Address::Http { .. } | Address::Unix(_) => None,
-        };
-        Ok(Listener::bind(&address, identity).await?)
+    pub async fn listen(&self) -> Result<Listener, ConfigError> {
+        let own =
+            configured::identity("cert_file", &self.ca_file, &self.cert_file, &self.key_file)?;
+        configured::listener("listen_address", &self.listen_address, Bare::Tls, own, None).await
     }
 }

@@ -30,10 +30,7 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The configuration is incomplete or wrong.
-    #[error("{0}")]
-    Config(String),
-    /// Listening failed, or the certificate is unfit.
-    #[error(transparent)]
-    Transport(#[from] transport::Error),
+    /// The configuration makes no sense.
+    #[error("Locket's configuration")]
+    Config(#[from] transport::configured::ConfigError),
 }

@@ -28,6 +28,6 @@ pub mod models {
 pub use client::Client;
 pub use config::Config;
 pub use error::Error;
-pub use owner::owner_kept_in;
-pub use server::Server;
+pub use owner::{owner_kept_in, owner_named};
+pub use server::{Server, serve};
 pub use session::{Held, Lock, Lost, Presence, Timing};

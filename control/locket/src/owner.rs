@@ -1,4 +1,4 @@
-//! An owner's name that survives its daemon.
+//! An owner's name: the configured one, one that survives its daemon, or any.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,6 +7,14 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::error::Error;
+
+/// The configured name, or one that nobody else has if that is empty.
+pub fn owner_named(configured: &str) -> String {
+    match configured {
+        "" => Uuid::new_v4().to_string(),
+        name => name.to_owned(),
+    }
+}
 
 /// The owner kept in a file, or a new one if there is no file. With it a restarted cell goes on
 /// with the presence it left, where one with a fresh name would be refused until that presence

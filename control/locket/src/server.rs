@@ -8,6 +8,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use transport::Listener;
 
+use crate::config::Config;
 use crate::error::Error;
 use crate::locks::{Failure, Locks};
 use crate::models::locket_server::{Locket, LocketServer};
@@ -16,6 +17,15 @@ use crate::models::{
     ReleaseRequest, ReleaseResponse,
 };
 use crate::table::{Entry, Kind, Refusal, Ttl};
+
+/// Opens the configured database and answers on the configured address until told to stop.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let server = Server::open(config.database()?).await?;
+    let listener = config.listen().await?;
+    tracing::info!(address = config.listen_address, "Locket serves");
+    server.serve(listener, stop).await;
+    Ok(())
+}
 
 /// Keeps locks and presences in one database file.
 #[derive(Debug)]

@@ -87,6 +87,11 @@ impl Lock {
         Held { lock: self, renewing }
     }
 
+    /// As [`Lock::acquire`], or nothing when its daemon is told to stop before.
+    pub async fn acquire_unless(self, stop: &CancellationToken) -> Option<Held> {
+        stop.run_until_cancelled(self.acquire()).await
+    }
+
     /// Ends when the lock is someone else's, or may soon be: the server counts from when it heard
     /// us, we count from when we began to ask, so we give up before it does. A server that is away
     /// for less than that costs nothing.

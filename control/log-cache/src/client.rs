@@ -42,6 +42,7 @@ pub struct Ingress(Way);
 
 #[derive(Clone, Debug)]
 enum Way {
+    Nowhere,
     Local(Store),
     Remote(Arc<Queue>),
 }
@@ -70,6 +71,11 @@ pub struct Delivery {
 }
 
 impl Ingress {
+    /// To nobody.
+    pub fn nowhere() -> Self {
+        Self(Way::Nowhere)
+    }
+
     /// Straight into a store.
     pub fn local(store: Store) -> Self {
         Self(Way::Local(store))
@@ -85,6 +91,24 @@ impl Ingress {
         identity: Option<Identity>,
     ) -> Result<(Self, Delivery), transport::Error> {
         let connector = Connector::new(address.clone(), identity, Protocol::Http2, CONNECT)?;
+        Self::through(address, connector)
+    }
+
+    /// To this machine's Loggregator agent, whose certificate names `metron`. Otherwise as
+    /// [`Ingress::remote`].
+    pub fn agent(
+        port: u16,
+        identity: Option<Identity>,
+    ) -> Result<(Self, Delivery), transport::Error> {
+        let address = Address::Https { host: "127.0.0.1".into(), port };
+        let connector = Connector::new(address.clone(), identity, Protocol::Http2, CONNECT)?;
+        Self::through(&address, connector.expecting("metron"))
+    }
+
+    fn through(
+        address: &Address,
+        connector: Connector,
+    ) -> Result<(Self, Delivery), transport::Error> {
         let scheme = if matches!(address, Address::Https { .. }) { "https" } else { "http" };
         let origin = format!("{scheme}://{}", address.authority()).parse().map_err(
             |error: http::uri::InvalidUri| transport::Error::Request {
@@ -106,6 +130,7 @@ impl Ingress {
     /// Takes one envelope.
     pub fn send(&self, envelope: Envelope) {
         match &self.0 {
+            Way::Nowhere => {}
             Way::Local(store) => store.add([envelope]),
             Way::Remote(queue) => queue.put(envelope),
         }
@@ -114,7 +139,7 @@ impl Ingress {
     /// How many envelopes were dropped since the start because too many waited.
     pub fn dropped(&self) -> u64 {
         match &self.0 {
-            Way::Local(_) => 0,
+            Way::Nowhere | Way::Local(_) => 0,
             Way::Remote(queue) => queue.waiting().dropped,
         }
     }

@@ -26,7 +26,7 @@ mod store;
 
 pub use access::{Access, peer};
 pub use client::{Delivery, Ingress};
-pub use config::Config;
+pub use config::{Agent, Config};
 pub use envelope::{AppMetrics, Origin};
 pub use error::Error;
 pub use messages::logcache::v1;

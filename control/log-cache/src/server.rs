@@ -6,7 +6,8 @@ use std::time::Instant;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use transport::{Client, Identity, Listener, Server, Timeouts};
+use transport::configured::{self, Bare, ConfigError};
+use transport::{Client, Identity, Server, Timeouts};
 use uaa::{PublicKeys, TokenVerifier};
 
 use crate::access::{Access, peer};
@@ -75,25 +76,29 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let identity = config.identity()?;
     let cache = LogCache::new(Store::new(config.limits()));
+    let listen = async |key, address: &str, held| {
+        let listener =
+            configured::listener(key, address, Bare::Tls, identity.clone(), held).await?;
+        Ok::<_, Error>(Server::new(listener))
+    };
 
-    let grpc = listen("addr", &config.addr, listeners.grpc, identity.as_ref()).await?;
-    let grpc = Server::new(grpc).serve(cache.grpc(), stop.clone());
-
+    let grpc = listen("addr", &config.addr, listeners.grpc).await?;
+    let grpc = grpc.serve(cache.grpc(), stop.clone());
     let proxied = listeners.proxy.is_some() || !config.proxy_addr.is_empty();
     let proxy = if proxied {
         let access = access(&config, identity.as_ref())?;
         // Users have no certificates: what they reach is behind the router, on plain HTTP or TLS of
         // the platform's own.
-        let socket = listen("proxy_addr", &config.proxy_addr, listeners.proxy, identity.as_ref());
-        Some(Server::new(socket.await?).serve(cache.routes(Some(access)), stop.clone()))
+        let server = listen("proxy_addr", &config.proxy_addr, listeners.proxy).await?;
+        Some(server.serve(cache.routes(Some(access)), stop.clone()))
     } else {
         None
     };
     let gateway = if config.gateway_addr.is_empty() {
         None
     } else {
-        let socket = listen("gateway_addr", &config.gateway_addr, None, identity.as_ref());
-        Some(Server::new(socket.await?).serve(cache.routes(None), stop.clone()))
+        let server = listen("gateway_addr", &config.gateway_addr, None).await?;
+        Some(server.serve(cache.routes(None), stop.clone()))
     };
 
     tokio::join!(
@@ -112,26 +117,12 @@ pub async fn serve(
     Ok(())
 }
 
-async fn listen(
-    key: &'static str,
-    text: &str,
-    bound: Option<std::net::TcpListener>,
-    identity: Option<&Identity>,
-) -> Result<Listener, Error> {
-    let Some(bound) = bound else {
-        let address = Config::address(key, text)?;
-        return Ok(Listener::bind(&address, identity.cloned()).await?);
-    };
-    // A socket that was handed over speaks what the configuration says of its address.
-    let secure = matches!(Config::address(key, text), Ok(transport::Address::Https { .. }));
-    let identity = identity.filter(|_| secure).cloned();
-    Listener::from_tcp(bound, identity).map_err(|source| Error::Socket { of: key, source })
-}
-
 fn access(config: &Config, identity: Option<&Identity>) -> Result<Access, Error> {
     let ask = |key, text: &str| {
-        let address = Config::address(key, text)?;
-        Ok::<_, Error>(peer(Client::new(address, identity.cloned(), Timeouts::default())?))
+        let address = configured::address(key, text, Bare::Tls)?;
+        Client::new(address, identity.cloned(), Timeouts::default())
+            .map(peer)
+            .map_err(ConfigError::transport(key))
     };
     let keys = PublicKeys::remote(ask("uaa_addr", &config.uaa_addr)?);
     let verifier = TokenVerifier::new(keys, &config.uaa_issuer, None);

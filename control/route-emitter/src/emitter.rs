@@ -3,9 +3,11 @@
 use bbs_client::{Client, Events, RESUBSCRIBE};
 use bbs_models::{ActualLRP, ActualLRPsRequest, DesiredLRP, DesiredLRPsRequest, Event};
 use bus::Bus;
+use locket::Lost;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use transport::configured::ConfigError;
 
 use crate::config::Config;
 use crate::greeting::Rounds;
@@ -19,12 +21,21 @@ pub enum Error {
     /// The bus.
     #[error("cannot listen to routers")]
     Bus(#[from] bus::Error),
+    /// The configuration makes no sense.
+    #[error("the route emitter's configuration")]
+    Config(#[from] ConfigError),
+    /// A client of the BBS cannot be made.
+    #[error("the route emitter has no client of the BBS")]
+    Bbs(#[source] bbs_client::Error),
+    /// Another emitter may be active.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }
 
 /// The lists that the table is compared with.
 type Lists = (Vec<ActualLRP>, Vec<DesiredLRP>, Vec<String>);
 
-/// Tells routers of instances until told to stop. While the BBS or the bus is away it goes on with what it
+/// Tells routers of instances until told to stop, as long as it holds the lock if there is one. While the BBS or the bus is away it goes on with what it
 /// knows; routers keep what they were told for their own time.
 pub async fn serve(
     config: Config,
@@ -38,6 +49,24 @@ pub async fn serve(
 
 /// Like [`serve`], and says when all that the BBS has is published for the first time.
 pub async fn serve_telling(
+    config: Config,
+    bbs: Client,
+    bus: Bus,
+    told: oneshot::Sender<()>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Some(lock) = config.lock()? else { return emit(config, bbs, bus, told, stop).await };
+    let Some(mut held) = lock.acquire_unless(&stop).await else { return Ok(()) };
+    tokio::select! {
+        ended = emit(config, bbs, bus, told, stop) => {
+            held.release().await;
+            ended
+        }
+        lost = held.lost() => Err(lost.into()),
+    }
+}
+
+async fn emit(
     config: Config,
     bbs: Client,
     bus: Bus,

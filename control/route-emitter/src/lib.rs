@@ -4,8 +4,7 @@
 //! what is new or gone at once, and all of it as often as routers ask for. [`Table`] is the pure part:
 //! records in, messages out.
 //!
-//! Not yet: routes of the TCP router (`tcp-router`), and the lock of a global emitter; whoever runs
-//! several without a cell id must see to it that one is active.
+//! Not yet: routes of the TCP router (`tcp-router`).
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,16 @@
 //! The router's settings, with the names of gorouter's configuration file.
 
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde::{Deserialize, Deserializer};
+use transport::configured::{duration, period};
+
+use crate::dial::client_tls;
+use crate::error::Error;
+use crate::router::Listeners;
 
 /// Settings that are missing have the defaults of the original's BOSH job, but for the start delay and
 /// the wait before draining, which are none, and the time for a head, which is a minute; unknown ones
@@ -10,6 +18,16 @@ use serde::{Deserialize, Deserializer};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Config {
+    /// The port of plain HTTP, on all addresses, as all of these.
+    pub port: u16,
+    /// There is no plain HTTP.
+    pub disable_http: bool,
+    /// TLS by `tls_pem` is spoken on `ssl_port`.
+    pub enable_ssl: bool,
+    /// See `enable_ssl`.
+    pub ssl_port: u16,
+    /// The NATS servers.
+    pub nats: Nats,
     /// Which of several routers this is; in its id and its logs.
     pub index: u32,
     /// The status listener's access.
@@ -44,7 +62,7 @@ pub struct Config {
     #[serde(deserialize_with = "duration")]
     pub read_header_timeout: Duration,
     /// Between looks for endpoints that are not refreshed.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "period")]
     pub prune_stale_droplets_interval: Duration,
     /// How long an endpoint stays without being refreshed.
     #[serde(deserialize_with = "duration")]
@@ -108,6 +126,11 @@ impl Default for Config {
         const NONE: Duration = Duration::ZERO;
         let seconds = Duration::from_secs;
         Self {
+            port: 80,
+            disable_http: false,
+            enable_ssl: false,
+            ssl_port: 443,
+            nats: Nats::default(),
             index: 0,
             status: Status::default(),
             ip: None,
@@ -162,14 +185,68 @@ impl Default for Config {
     }
 }
 
-/// Who may read `/routes`.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// What operators and load balancers ask.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Status {
-    /// User.
+    /// The port of `/health`, on all addresses.
+    pub port: u16,
+    /// Who may read `/routes`.
     pub user: String,
-    /// Password.
+    /// The password; without one nobody may.
     pub pass: String,
+    /// Where `/routes` is.
+    pub routes: StatusRoutes,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        let (user, pass) = (String::new(), String::new());
+        Self { port: 8080, user, pass, routes: StatusRoutes::default() }
+    }
+}
+
+/// Where `/routes` is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default)]
+pub struct StatusRoutes {
+    /// A port of 127.0.0.1.
+    pub port: u16,
+}
+
+impl Default for StatusRoutes {
+    fn default() -> Self {
+        Self { port: 8082 }
+    }
+}
+
+/// The NATS servers.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Nats {
+    /// Where they are.
+    pub hosts: Vec<NatsHost>,
+    /// Empty: they want no name.
+    pub user: String,
+    /// The name's password.
+    pub pass: String,
+    /// They speak mutual TLS.
+    pub tls_enabled: bool,
+    /// Their CAs: PEM.
+    pub ca_certs: String,
+    /// The certificate that is shown to them: PEM.
+    pub cert_chain: String,
+    /// Its key: PEM.
+    pub private_key: String,
+}
+
+/// Where a NATS server is.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NatsHost {
+    /// A name or an address.
+    pub hostname: String,
+    /// TCP port.
+    pub port: u16,
 }
 
 /// Towards endpoints.
@@ -248,6 +325,56 @@ pub struct Logging {
     pub extra_access_log_fields: Vec<String>,
 }
 
+impl Nats {
+    fn tls(&self) -> Result<ClientConfig, Error> {
+        let keys = ["nats.ca_certs", "nats.cert_chain", "nats.private_key"];
+        client_tls(keys, [&self.ca_certs, &self.cert_chain, &self.private_key], false)
+    }
+}
+
+impl Config {
+    /// The NATS servers, for a [`bus::Bus`].
+    pub fn servers(&self) -> Result<bus::Servers, Error> {
+        let Nats { hosts, user, pass, .. } = &self.nats;
+        let address = |host: &NatsHost| match host.hostname.contains(':') {
+            true => format!("[{}]:{}", host.hostname, host.port),
+            false => format!("{}:{}", host.hostname, host.port),
+        };
+        Ok(bus::Servers {
+            addresses: hosts.iter().map(address).collect(),
+            login: (!user.is_empty()).then(|| (user.clone(), pass.clone())),
+            tls: if self.nats.tls_enabled { Some(Arc::new(self.nats.tls()?)) } else { None },
+        })
+    }
+
+    /// Binds the configured ports, but that of plain HTTP if the caller holds it.
+    pub fn listen(&self, http: Option<TcpListener>) -> Result<Listeners, Error> {
+        let every = |key, port| {
+            // As Go does: one socket for both families where there are both.
+            let bound = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port));
+            bound
+                .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+                .map_err(|source| Error::Bind { key, port, source })
+        };
+        let mut listeners = Listeners::default();
+        if !self.disable_http {
+            listeners.http.push(match http {
+                Some(held) => held,
+                None => every("port", self.port)?,
+            });
+        }
+        if self.enable_ssl {
+            listeners.https.push(every("ssl_port", self.ssl_port)?);
+        }
+        listeners.status = Some(every("status.port", self.status.port)?);
+        let port = self.status.routes.port;
+        let routes = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .map_err(|source| Error::Bind { key: "status.routes.port", port, source })?;
+        listeners.routes = Some(routes);
+        Ok(listeners)
+    }
+}
+
 fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -261,54 +388,9 @@ fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     })
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    parse_duration(&text)
-        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no duration such as 1m30s")))
-}
-
-/// Go's form of durations, without fractions and signs.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    loop {
-        let digits = rest.find(|char: char| !char.is_ascii_digit())?;
-        let number: u32 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|char: char| char.is_ascii_digit()).unwrap_or(rest.len());
-        let one = match &rest[..unit] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        sum = sum.checked_add(one.checked_mul(number)?)?;
-        rest = &rest[unit..];
-        if rest.is_empty() {
-            return Some(sum);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read() {
-        for (text, milliseconds) in
-            [("0", 0), ("0s", 0), ("1m30s", 90_000), ("250ms", 250), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "1", "s", "-1s", "1d", "1.5s", "99999999999s"] {
-            assert_eq!(parse_duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_missing_has_its_default() {

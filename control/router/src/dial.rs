@@ -153,18 +153,30 @@ pub(crate) fn in_words(error: &io::Error) -> String {
 }
 
 fn tls(config: &Config) -> Result<ClientConfig, Error> {
+    let Config { ca_certs, backends: own, skip_ssl_validation, .. } = config;
+    let keys = ["ca_certs", "backends.cert_chain", "backends.private_key"];
+    client_tls(keys, [ca_certs, &own.cert_chain, &own.private_key], *skip_ssl_validation)
+}
+
+/// What a client speaks that trusts a CA and has a certificate and a key, all PEM. `keys` are their
+/// names.
+pub(crate) fn client_tls(
+    keys: [&'static str; 3],
+    [ca, own_chain, own_key]: [&str; 3],
+    unchecked: bool,
+) -> Result<ClientConfig, Error> {
     let cannot = |what: &'static str| {
         move |error: rustls::Error| Error::Certificate { what, source: error.into() }
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    for root in certificates("ca_certs", &config.ca_certs)? {
-        roots.add(root).map_err(cannot("ca_certs"))?;
+    for root in certificates(keys[0], ca)? {
+        roots.add(root).map_err(cannot(keys[0]))?;
     }
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(cannot("the TLS versions"))?;
-    let builder = if config.skip_ssl_validation {
+    let builder = if unchecked {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
     } else if roots.is_empty() {
         // Without a CA nobody is trusted.
@@ -173,16 +185,15 @@ fn tls(config: &Config) -> Result<ClientConfig, Error> {
         let checked =
             WebPkiServerVerifier::builder_with_provider(roots.into(), provider)
                 .build()
-                .map_err(|error| Error::Certificate { what: "ca_certs", source: error.into() })?;
+                .map_err(|error| Error::Certificate { what: keys[0], source: error.into() })?;
         builder.with_webpki_verifier(checked)
     };
-    let own = &config.backends;
-    if own.cert_chain.is_empty() {
+    if own_chain.is_empty() {
         return Ok(builder.with_no_client_auth());
     }
-    let chain = certificates("backends.cert_chain", &own.cert_chain)?;
-    let key = key("backends.private_key", &own.private_key)?;
-    builder.with_client_auth_cert(chain, key).map_err(cannot("backends.cert_chain"))
+    let chain = certificates(keys[1], own_chain)?;
+    let key = key(keys[2], own_key)?;
+    builder.with_client_auth_cert(chain, key).map_err(cannot(keys[1]))
 }
 
 pub(crate) fn certificates(

@@ -22,4 +22,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A port of the configuration.
+    #[error("{key}: cannot listen on port {port}")]
+    Bind {
+        /// Which key it belongs to.
+        key: &'static str,
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
 }

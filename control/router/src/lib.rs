@@ -35,6 +35,9 @@ mod target;
 mod wire;
 
 pub use access_log::{AccessLog, Record};
-pub use config::{Backends, Balancing, Config, ForwardedClientCert, Logging, Pem, Status};
+pub use config::{
+    Backends, Balancing, Config, ForwardedClientCert, Logging, Nats, NatsHost, Pem, Status,
+    StatusRoutes,
+};
 pub use error::Error;
 pub use router::{Listeners, serve};

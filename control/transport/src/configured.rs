@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::address::{Address, BadAddress};
+use crate::address::Address;
 use crate::error::Error;
 use crate::identity::{Files, Identity};
 use crate::listener::Listener;
@@ -49,38 +49,124 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
         .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no duration such as 1m30s")))
 }
 
-/// An address, or a bare `HOST:PORT`, which is one of mutual TLS.
-pub fn address(text: &str) -> Result<Address, BadAddress> {
-    let is_bare = !text.contains("://") && !text.starts_with("unix:");
-    if is_bare { format!("https://{text}").parse() } else { text.parse() }
+/// As [`duration`], for what is repeated: it may not be zero.
+pub fn period<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let period = duration(deserializer)?;
+    if period.is_zero() {
+        return Err(serde::de::Error::custom("it has to be more than nothing"));
+    }
+    Ok(period)
 }
 
-/// The identity of these files. `None` where no certificate is named: what is spoken to then has no
-/// TLS.
-pub fn identity(ca: &Path, certificate: &Path, key: &Path) -> Result<Option<Identity>, Error> {
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is missing or makes no sense.
+    #[error("{key}: {reason}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A certificate is unfit, or an address cannot be listened on or asked.
+    #[error("{key}")]
+    Transport {
+        /// Which value it belongs to.
+        key: &'static str,
+        /// Why.
+        source: Error,
+    },
+}
+
+impl ConfigError {
+    /// A value that makes no sense.
+    pub fn value(key: &'static str, reason: impl Into<String>) -> Self {
+        Self::Value { key, reason: reason.into() }
+    }
+
+    /// A value that is needed.
+    pub fn missing(key: &'static str) -> Self {
+        Self::value(key, "it is missing")
+    }
+
+    /// What a value leads to and does not work.
+    pub fn transport(key: &'static str) -> impl FnOnce(Error) -> Self {
+        move |source| Self::Transport { key, source }
+    }
+}
+
+/// What a bare `HOST:PORT` stands for; an [`Address`] says it itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bare {
+    /// Mutual TLS.
+    Tls,
+    /// Plain TCP.
+    Plain,
+}
+
+/// The address that `key` holds.
+pub fn address(key: &'static str, text: &str, bare: Bare) -> Result<Address, ConfigError> {
+    if text.is_empty() {
+        return Err(ConfigError::missing(key));
+    }
+    let is_bare = !text.contains("://") && !text.starts_with("unix:");
+    let parsed = match bare {
+        Bare::Tls if is_bare => format!("https://{text}").parse(),
+        Bare::Plain if is_bare => format!("http://{text}").parse(),
+        _ => text.parse(),
+    };
+    parsed.map_err(|_| {
+        let reason = format!("{text:?} is neither HOST:PORT nor https://…, http://… or unix:/…");
+        ConfigError::value(key, reason)
+    })
+}
+
+/// The identity of these files, of which `key` names the certificate's. `None` where it names none:
+/// what is spoken to then has no TLS.
+pub fn identity(
+    key: &'static str,
+    ca: &Path,
+    certificate: &Path,
+    own_key: &Path,
+) -> Result<Option<Identity>, ConfigError> {
     if certificate.as_os_str().is_empty() {
         return Ok(None);
     }
-    Identity::load(Files { ca: ca.into(), certificate: certificate.into(), key: key.into() })
+    Identity::load(Files { ca: ca.into(), certificate: certificate.into(), key: own_key.into() })
         .map(Some)
+        .map_err(ConfigError::transport(key))
 }
 
-/// The socket of a server at `address`: the one that the caller holds, or one that is bound here.
+/// A server's socket: the one that the caller holds, or one that is bound here. Either speaks what
+/// the address that `key` holds says; a held one without an address is plain.
 pub async fn listener(
-    address: &Address,
+    key: &'static str,
+    text: &str,
+    bare: Bare,
     identity: Option<Identity>,
     held: Option<TcpListener>,
-) -> Result<Listener, Error> {
-    let Some(held) = held else { return Listener::bind(address, identity).await };
-    let identity = match address {
-        Address::Https { .. } if identity.is_none() => {
-            return Err(Error::NoIdentity { address: address.clone() });
-        }
-        Address::Https { .. } => identity,
-        Address::Http { .. } | Address::Unix(_) => None,
+) -> Result<Listener, ConfigError> {
+    let failed = ConfigError::transport(key);
+    let Some(held) = held else {
+        let address = address(key, text, bare)?;
+        return Listener::bind(&address, identity).await.map_err(failed);
     };
-    Listener::from_tcp(held, identity)
-        .map_err(|source| Error::Listen { address: address.clone(), source })
+    let identity = match text {
+        "" => None,
+        text => match address(key, text, bare)? {
+            address @ Address::Https { .. } if identity.is_none() => {
+                return Err(failed(Error::NoIdentity { address }));
+            }
+            Address::Https { .. } => identity,
+            Address::Http { .. } | Address::Unix(_) => None,
+        },
+    };
+    let address = held.local_addr().map(Address::http);
+    Listener::from_tcp(held, identity).map_err(|source| match address {
+        Ok(address) => failed(Error::Listen { address, source }),
+        Err(error) => ConfigError::value(key, format!("the socket that is held: {error}")),
+    })
 }
 
 #[cfg(test)]
@@ -102,10 +188,32 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_address_is_one_of_mutual_tls() {
-        let bare = address("0.0.0.0:8889").unwrap();
-        assert_eq!(bare, Address::Https { host: "0.0.0.0".into(), port: 8889 });
-        assert_eq!(address("unix:/x").unwrap(), Address::Unix("/x".into()));
-        assert!(address("http://127.0.0.1:1").is_ok() && address("").is_err());
+    fn a_bare_address_is_what_its_key_stands_for() {
+        let at = |text, bare| address("listen_address", text, bare);
+        let host = || "0.0.0.0".to_owned();
+        let bare = at("0.0.0.0:8889", Bare::Tls).unwrap();
+        assert_eq!(bare, Address::Https { host: host(), port: 8889 });
+        let bare = at("0.0.0.0:8080", Bare::Plain).unwrap();
+        assert_eq!(bare, Address::Http { host: host(), port: 8080 });
+        assert_eq!(at("unix:/x", Bare::Plain).unwrap(), Address::Unix("/x".into()));
+        at("http://127.0.0.1:1", Bare::Tls).unwrap();
+        for (text, reason) in [("", "listen_address: it is missing"), ("a:b", "\"a:b\" is neither")]
+        {
+            let error = at(text, Bare::Tls).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_period_is_more_than_nothing() {
+        #[derive(Debug, Deserialize)]
+        struct Settings {
+            #[serde(deserialize_with = "period")]
+            interval: Duration,
+        }
+        let read = serde_json::from_str::<Settings>;
+        let hour = read(r#"{"interval":"1h"}"#).unwrap().interval;
+        assert_eq!(hour, Duration::from_secs(3600));
+        read(r#"{"interval":"0s"}"#).unwrap_err();
     }
 }

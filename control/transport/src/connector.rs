@@ -37,6 +37,7 @@ pub struct Connector {
     identity: Option<Identity>,
     protocol: Protocol,
     patience: Duration,
+    name: Option<String>,
 }
 
 impl Connector {
@@ -51,7 +52,12 @@ impl Connector {
         if matches!(address, Address::Https { .. }) && identity.is_none() {
             return Err(Error::NoIdentity { address });
         }
-        Ok(Self { address, identity, protocol, patience })
+        Ok(Self { address, identity, protocol, patience, name: None })
+    }
+
+    /// The server's certificate must be valid for `name` instead of the address's host.
+    pub fn expecting(self, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..self }
     }
 
     /// A fresh connection.
@@ -74,7 +80,8 @@ impl Connector {
             },
             (Address::Http { host, port }, _) => tcp(host, *port).await.map(Stream::Tcp),
             (Address::Https { host, port }, Some(identity)) => {
-                let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+                let name = self.name.as_ref().unwrap_or(host).clone();
+                let name = ServerName::try_from(name).map_err(io::Error::other)?;
                 let tls = TlsConnector::from(identity.client_config(self.protocol));
                 let stream = tls.connect(name, tcp(host, *port).await?).await?;
                 Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
