@@ -4,7 +4,9 @@
 
 mod bench;
 mod ctl;
+mod daemon;
 mod demo;
+mod export;
 mod garden;
 mod inside;
 mod log;
@@ -15,6 +17,7 @@ mod up;
 
 use std::process::ExitCode;
 
+use ::platform::daemon::Daemon;
 use clap::{Parser, Subcommand};
 
 /// Cloud Foundry's runtime in one binary.
@@ -37,6 +40,42 @@ enum Command {
     /// Log in to a Cloud Foundry, push apps and look after them.
     #[command(subcommand)]
     Cf(bloomery_cf::Command),
+    /// The board of tasks and LRPs.
+    #[command(after_help = daemon::keys(Daemon::Bbs))]
+    Bbs(daemon::Flags),
+    /// Grants locks, and knows who is present.
+    #[command(after_help = daemon::keys(Daemon::Locket))]
+    Locket(daemon::Flags),
+    /// Finds cells for tasks and instances.
+    #[command(after_help = daemon::keys(Daemon::Auctioneer))]
+    Auctioneer(daemon::Flags),
+    /// A cell: runs tasks and instances in containers of a Garden.
+    #[command(after_help = daemon::keys(Daemon::Rep))]
+    Rep(daemon::Flags),
+    /// Tells routers of instances.
+    #[command(after_help = daemon::keys(Daemon::RouteEmitter))]
+    RouteEmitter(daemon::Flags),
+    /// The HTTP router.
+    #[command(after_help = daemon::keys(Daemon::Router), alias = "gorouter")]
+    Router(daemon::Flags),
+    /// Tells routers of servers that no cell runs.
+    #[command(after_help = daemon::keys(Daemon::RouteRegistrar))]
+    RouteRegistrar(daemon::Flags),
+    /// Keeps the last logs and metrics.
+    #[command(after_help = daemon::keys(Daemon::LogCache))]
+    LogCache(daemon::Flags),
+    /// Serves files to cells.
+    #[command(after_help = daemon::keys(Daemon::FileServer))]
+    FileServer(daemon::Flags),
+    /// Cloud Foundry's API.
+    #[command(after_help = daemon::keys(Daemon::CloudController))]
+    CloudController(daemon::Flags),
+    /// Users, clients and their tokens.
+    #[command(after_help = daemon::keys(Daemon::Uaa))]
+    Uaa(daemon::Flags),
+    /// Write what the daemons need of this program into files.
+    #[command(subcommand)]
+    Export(export::Command),
     /// Start the platform on this machine.
     Up(up::Flags),
     /// End the platform and its apps, which are back after the next `up`.
@@ -98,11 +137,23 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|command| command == "inside") {
         return inside::run(arguments);
     }
-    let done = match Arguments::parse().command {
+    let done = match Arguments::parse_from(daemon::as_flags(std::env::args_os())).command {
         Command::Garden(command) => garden::run(command),
         Command::Demo(flags) => demo::run(&flags),
         Command::Ctl(arguments) => return ctl::run(*arguments),
         Command::Cf(command) => return bloomery_cf::execute(command),
+        Command::Bbs(flags) => daemon::run(Daemon::Bbs, &flags),
+        Command::Locket(flags) => daemon::run(Daemon::Locket, &flags),
+        Command::Auctioneer(flags) => daemon::run(Daemon::Auctioneer, &flags),
+        Command::Rep(flags) => daemon::run(Daemon::Rep, &flags),
+        Command::RouteEmitter(flags) => daemon::run(Daemon::RouteEmitter, &flags),
+        Command::Router(flags) => daemon::run(Daemon::Router, &flags),
+        Command::RouteRegistrar(flags) => daemon::run(Daemon::RouteRegistrar, &flags),
+        Command::LogCache(flags) => daemon::run(Daemon::LogCache, &flags),
+        Command::FileServer(flags) => daemon::run(Daemon::FileServer, &flags),
+        Command::CloudController(flags) => daemon::run(Daemon::CloudController, &flags),
+        Command::Uaa(flags) => daemon::run(Daemon::Uaa, &flags),
+        Command::Export(command) => export::run(&command),
         Command::Up(flags) => up::up(&flags),
         Command::Down(place) => up::down(&place),
         Command::Status(place) => up::status(&place),

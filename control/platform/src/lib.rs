@@ -16,6 +16,7 @@
 
 mod bundle;
 mod config;
+pub mod daemon;
 mod error;
 mod foundation;
 mod logs;
@@ -25,6 +26,7 @@ mod registration;
 mod secrets;
 mod serve;
 
+pub use bundle::{PATH as LIFECYCLE_BUNDLE, write as write_lifecycle_bundle};
 pub use config::{Config, Stack, authority};
 pub use error::Error;
 pub use overview::{Overview, overview};

@@ -32,6 +32,11 @@ use crate::{bundle, foundation, ports};
 const CELL: &str = "cell-1";
 const OWNER: &str = "platform";
 
+/// Directory of the platform's certificates in containers.
+pub(crate) const TRUSTED_CERTIFICATES: &str = "/etc/cf-system-certificates";
+/// Processes that a container may have.
+pub(crate) const MAX_PIDS: i32 = 1024;
+
 /// For everything that has to be there before the platform is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For the router to be told all routes, before it answers with those that it knows.
@@ -76,7 +81,7 @@ pub async fn serve(
     let registrations = api.start(&config, &mut daemons, &stop).await?;
     let (keeping, told) = (bus.clone(), stop.clone());
     spawn(&mut daemons, "the registration of routes", async move {
-        registration::keep(keeping, registrations, own_routes, told).await
+        registration::keep(keeping, registrations, registration::INTERVAL, own_routes, told).await
     });
 
     let (prepared, port) = (prepare(&config, &api, &secrets), config.port);
@@ -233,8 +238,8 @@ impl Api {
             bbs,
             Installation {
                 lifecycle_bundle: format!("{internal_url}/v1/static/{}", bundle::PATH),
-                trusted_certificates: "/etc/cf-system-certificates".into(),
-                max_pids: 1024,
+                trusted_certificates: TRUSTED_CERTIFICATES.into(),
+                max_pids: MAX_PIDS,
             },
         );
         let blobs = config.data.join("blobs");
@@ -297,7 +302,7 @@ impl Api {
             let address = socket.local_addr().map_err(Error::socket(name))?;
             serve_routes(name, routes, socket, daemons, stop)?;
             let hosts = hosts.iter().map(|host| format!("{host}.{}", config.domain)).collect();
-            registrations.push(Registration { name, address, hosts });
+            registrations.push(Registration::part(name, address, hosts));
         }
         let controller = self.controller.clone();
         let told = stop.clone();
