@@ -233,6 +233,9 @@ fn garden_flags(place: &Place, installation: &Installation) -> Vec<std::ffi::OsS
         flags.push(name.into());
         flags.push(path.into());
     }
+    // Apps reach what security groups allow them: the public networks and name servers, as far as
+    // nobody says otherwise.
+    flags.push("--deny-network=0.0.0.0/0".into());
     flags.extend(installation.garden.iter().map(Into::into));
     flags
 }

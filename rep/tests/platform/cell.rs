@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bbs_models::{
-    Action, ActualLRP, ActualLRPsRequest, CheckDefinition, DesiredLRP, MetricTagValue, RunAction,
-    Task, TaskDefinition,
+    Action, ActualLRP, ActualLRPsRequest, DesiredLRP, MetricTagValue, RunAction, Task,
+    TaskDefinition,
 };
 use executor::{Log, LogConfig, Sink, Usage};
 use http::{Request, Response};
@@ -65,7 +65,10 @@ impl Platform {
     }
 
     pub fn with(adjust: impl FnOnce(&mut Config)) -> Self {
-        let mut plot = Plot::with(|garden| garden.max_containers = 250);
+        Self::on(Plot::with(|garden| garden.max_containers = 250), adjust)
+    }
+
+    pub fn on(mut plot: Plot, adjust: impl FnOnce(&mut Config)) -> Self {
         plot.serve();
         // Threads that are made here are on the plot's host, and reach its containers.
         let runtime = plot.host.inside(|| {
@@ -231,11 +234,11 @@ impl Platform {
     }
 
     pub fn desire(&self, process: &str, action: Action) {
-        self.desire_checked(process, action, None);
+        self.desire_as(process, action, |_| {});
     }
 
-    pub fn desire_checked(&self, process: &str, action: Action, checks: Option<CheckDefinition>) {
-        let lrp = DesiredLRP {
+    pub fn desire_as(&self, process: &str, action: Action, adjust: impl FnOnce(&mut DesiredLRP)) {
+        let mut lrp = DesiredLRP {
             process_guid: process.into(),
             domain: "cf-apps".into(),
             root_fs: "preloaded:cflinuxfs4".into(),
@@ -244,12 +247,12 @@ impl Platform {
             disk_mb: 64,
             ports: vec![8080],
             action: action.into(),
-            check_definition: checks.into(),
             log_guid: "app".into(),
             log_source: "CELL".into(),
             metric_tags: source("app"),
             ..DesiredLRP::default()
         };
+        adjust(&mut lrp);
         self.runtime.block_on(self.bbs().desire_lrp(lrp)).unwrap();
     }
 
@@ -266,15 +269,24 @@ impl Platform {
     }
 
     pub fn desire_task(&self, guid: &str, action: Action, result_file: &str) {
-        let definition = TaskDefinition {
+        self.desire_task_as(guid, action, |task| task.result_file = result_file.into());
+    }
+
+    pub fn desire_task_as(
+        &self,
+        guid: &str,
+        action: Action,
+        adjust: impl FnOnce(&mut TaskDefinition),
+    ) {
+        let mut definition = TaskDefinition {
             root_fs: "preloaded:cflinuxfs4".into(),
             memory_mb: 32,
             disk_mb: 64,
             action: action.into(),
-            result_file: result_file.into(),
             metric_tags: source("task"),
             ..TaskDefinition::default()
         };
+        adjust(&mut definition);
         self.runtime.block_on(self.bbs().desire_task(guid, "cf-tasks", definition)).unwrap();
         let task = rep_api::Task {
             task_guid: guid.into(),

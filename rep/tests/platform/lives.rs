@@ -1,14 +1,18 @@
 //! Instances and tasks from the auction to their end, and reps that are killed or drained meanwhile.
 
+use std::net::Ipv4Addr;
+
 use bbs_models::task::State as TaskState;
 use bbs_models::{
     ActualLRPInstanceKey, ActualLRPKey, ActualLRPNetInfo, Check, CheckDefinition,
-    StartActualLRPRequest, TCPCheck, actual_lrp, state,
+    SecurityGroupRule, StartActualLRPRequest, TCPCheck, actual_lrp, state,
 };
+use garden_sys::supervisor::Exit;
 use transport::TraceId;
 
 use crate::cell::{CELL, Platform, sh};
-use crate::plot;
+use crate::plot::place::{Place, uplink};
+use crate::plot::{self, Plot};
 
 pub const TESTS: &[crate::Test] = &[
     (
@@ -25,6 +29,7 @@ pub const TESTS: &[crate::Test] = &[
         "instances_that_are_lost_with_their_containers_are_back_at_once",
         instances_that_are_lost_with_their_containers_are_back_at_once,
     ),
+    ("containers_reach_what_their_rules_allow", containers_reach_what_their_rules_allow),
     ("a_killed_rep_costs_no_container", a_killed_rep_costs_no_container),
     ("a_killed_rep_costs_no_request", a_killed_rep_costs_no_request),
     (
@@ -205,6 +210,42 @@ fn instances_that_are_lost_with_their_containers_are_back_at_once() {
     }
 }
 
+fn containers_reach_what_their_rules_allow() {
+    let (host, outside) = (Place::new(), Place::new());
+    let address = Ipv4Addr::new(192, 0, 2, 9);
+    uplink(&host, Ipv4Addr::new(192, 0, 2, 1), &outside, address);
+    let plot = Plot::on(host, |garden| {
+        garden.max_containers = 250;
+        garden.network.deny = vec!["0.0.0.0/0".into()];
+    });
+    let platform = Platform::on(plot, |_| {});
+    let _listeners = [80, 81].map(|port| outside.listen(address, port));
+    let rules = || {
+        vec![SecurityGroupRule {
+            protocol: "tcp".into(),
+            destinations: vec!["192.0.2.0/28".into()],
+            ports: vec![80],
+            ..SecurityGroupRule::default()
+        }]
+    };
+    let reach = |port: u16| format!("nc -w 5 {address} {port} -e true");
+
+    platform.desire_as("web", sh("APP", FOR_EVER), |lrp| lrp.egress_rules = rules());
+    platform.place("web");
+    let row = platform.until_row("web", "running", |row| row.state == state::RUNNING);
+    let guid = &row.actual_lrp_instance_key.instance_guid;
+    let reaches = |port| platform.plot.sh(guid, &reach(port)).exit == Exit::Status(0);
+    assert!(reaches(80) && !reaches(81));
+
+    platform.desire_task_as("may", sh("T", &reach(80)), |task| task.egress_rules = rules());
+    platform.desire_task("may-not", sh("T", &reach(80)), "");
+    for (guid, failed) in [("may", false), ("may-not", true)] {
+        let task =
+            platform.until_task(guid, "it has ended", |task| task.state == TaskState::Completed);
+        assert_eq!(task.failed, failed, "{guid}: {}", task.failure_reason);
+    }
+}
+
 fn a_killed_rep_costs_no_container() {
     let mut platform = Platform::new();
     platform.desire("web", sh("APP", FOR_EVER));
@@ -252,7 +293,7 @@ fn a_killed_rep_costs_no_request() {
         ..Check::default()
     };
     let checks = CheckDefinition { readiness_checks: vec![ready], ..CheckDefinition::default() };
-    platform.desire_checked("web", sh("APP", serve), Some(checks));
+    platform.desire_as("web", sh("APP", serve), |lrp| lrp.check_definition = checks.into());
     platform.place("web");
     let ready = platform
         .until_row("web", "ready", |row| row.state == state::RUNNING && row.routable == Some(true));
