@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::access::{Access, Sources};
+use crate::following::follow;
 use crate::json;
 use crate::query::{Query, unescape};
 use crate::selection::Selection;
@@ -136,7 +137,15 @@ impl Api {
             // its command ends. What it sees of a walk is therefore older by more than that.
             selection.start = later(selection.start);
             selection.end = selection.end.map(later);
-            (self.cache.store().walk(&request.source_id, &selection), SHIFT)
+            let (store, source_id) = (self.cache.store(), &request.source_id);
+            let entries = match selection.end {
+                Some(_) => store.walk(source_id, &selection),
+                None => tokio::select! {
+                    entries = follow(store, source_id, &selection) => entries,
+                    () = self.cache.stopped() => Vec::new(),
+                },
+            };
+            (entries, SHIFT)
         } else {
             (self.cache.store().read(&request.source_id, &selection), 0)
         };

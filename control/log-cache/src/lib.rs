@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod envelope;
 mod error;
+mod following;
 mod grpc;
 mod http_api;
 mod json;

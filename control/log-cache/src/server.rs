@@ -24,6 +24,7 @@ use crate::store::Store;
 pub struct LogCache {
     store: Store,
     started: Instant,
+    stop: CancellationToken,
 }
 
 /// Sockets that were bound by the caller. Those that are missing are bound as the configuration says.
@@ -38,7 +39,16 @@ pub struct Listeners {
 impl LogCache {
     /// Answers about `store`.
     pub fn new(store: Store) -> Self {
-        Self { store, started: Instant::now() }
+        Self { store, started: Instant::now(), stop: CancellationToken::new() }
+    }
+
+    /// Answers that wait for lines wait no longer than until `stop`.
+    pub fn until(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
+    }
+
+    pub(crate) async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 
     /// What is kept.
@@ -75,7 +85,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let identity = config.identity()?;
-    let cache = LogCache::new(Store::new(config.limits()));
+    let cache = LogCache::new(Store::new(config.limits())).until(stop.clone());
     let listen = async |key, address: &str, held| {
         let listener =
             configured::listener(key, address, Bare::Tls, identity.clone(), held).await?;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
+use tokio::sync::Notify;
 
 use crate::envelope::now;
 use crate::messages::loggregator::v2::{Envelope, envelope::Message};
@@ -45,6 +46,8 @@ pub struct Store {
 struct State {
     sources: HashMap<String, Source>,
     bytes: usize,
+    /// Who waits for envelopes of which source.
+    waiting: HashMap<String, Arc<Notify>>,
 }
 
 /// One source. An envelope is known by its time and by its place in the walk.
@@ -186,6 +189,14 @@ impl Store {
         entries
     }
 
+    /// What is notified when the next envelope of a source has been taken.
+    pub(crate) fn written(&self, source_id: &str) -> Arc<Notify> {
+        let mut state = self.state();
+        // Entries that nobody holds any more go here, so that the map stays as small as its use.
+        state.waiting.retain(|_, notify| Arc::strong_count(notify) > 1);
+        Arc::clone(state.waiting.entry(source_id.to_owned()).or_default())
+    }
+
     /// What there is of each source, in the order of their ids.
     pub fn meta(&self) -> BTreeMap<String, Meta> {
         let state = self.state();
@@ -261,6 +272,9 @@ impl State {
         let Some(source) = self.sources.get_mut(&envelope.source_id) else { return };
         while source.by_time.len() >= most.max(1) {
             self.bytes -= source.drop_oldest();
+        }
+        if let Some(waiting) = self.waiting.get(&envelope.source_id) {
+            waiting.notify_waiters();
         }
         self.bytes += source.add(envelope, now);
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures_util::poll;
 use http::{Request, StatusCode};
 use log_cache::{AppMetrics, Config, Ingress, Listeners, LogCache, Origin, Selection, Store, v2};
 use rig::{grpc, json_of};
@@ -92,17 +93,39 @@ async fn a_follower_gets_every_line_once_and_the_last_at_once() {
             }
         }
     });
-    while !writer.is_finished() {
-        follower.poll().await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let all = async {
+        while follower.seen.len() < count {
+            follower.poll().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
     writer.await.unwrap();
-    // The command ends now: what it does not see in the next polls it never will.
-    for _ in 0..=count / 100 {
-        follower.poll().await;
-    }
     let expected: Vec<String> = (0..count).map(|number| number.to_string()).collect();
     assert_eq!(follower.seen, expected);
+}
+
+#[tokio::test]
+async fn a_follower_s_answer_waits_for_the_next_line() {
+    let stop = CancellationToken::new();
+    let cache = LogCache::new(Store::default()).until(stop.clone());
+    let follower = Follower { peer: Peer::local(cache.routes(None)), next: None, seen: Vec::new() };
+    let mut read = Box::pin(follower.read("descending=true&limit=1&start_time=-1"));
+    assert!(poll!(&mut read).is_pending());
+    cache.store().add([v2::Envelope { source_id: "other".into(), ..line("b".into()) }]);
+    assert!(poll!(&mut read).is_pending());
+    cache.store().add([line("a".into())]);
+    let seen = read.await;
+    assert_eq!(seen.iter().map(|(_, text)| &**text).collect::<Vec<_>>(), ["a"]);
+
+    // What is none of its business does not end it, nor does it last longer than the server.
+    let after = format!("envelope_types=LOG&start_time={}", seen[0].0 + 1);
+    let mut read = Box::pin(follower.read(&after));
+    assert!(poll!(&mut read).is_pending());
+    let origin = Origin { source_id: APP.into(), instance_id: "0".into(), ..Origin::default() };
+    cache.store().add(v2::Envelope::app_metrics(&origin, &AppMetrics::default()));
+    assert!(poll!(&mut read).is_pending());
+    stop.cancel();
+    assert!(read.await.is_empty());
 }
 
 #[tokio::test]

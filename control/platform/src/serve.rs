@@ -291,11 +291,12 @@ impl Api {
             self.uaa.verifier("cloud_controller"),
             Peer::local(self.controller.routes()),
         );
+        let log_cache = self.log_cache.clone().until(stop.clone());
         let mut registrations = Vec::new();
         for (name, routes, hosts) in [
             ("cloud_controller", self.controller.routes(), &["api"][..]),
             ("uaa", self.uaa.routes(), &["uaa", "login"]),
-            ("log-cache", self.log_cache.routes(Some(access)), &["log-cache"]),
+            ("log-cache", log_cache.routes(Some(access)), &["log-cache"]),
         ] {
             let socket =
                 TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::socket(name))?;
