@@ -14,7 +14,7 @@ pub const NAME: &str = "base";
 pub const DESCRIPTION: &str = "Debian's minimal system with bash, certificates and Python";
 
 const SUITE: &str = "bookworm";
-const PACKAGES: &str = "bash,ca-certificates,python3-minimal";
+const PACKAGES: &str = "bash,ca-certificates,python3";
 /// Apps run as this user, as in the original's root file systems.
 const VCAP: &str = "chroot \"$1\" groupadd -g 2000 vcap && \
                     chroot \"$1\" useradd -m -d /home/vcap -s /bin/bash -u 2000 -g 2000 vcap";
