@@ -224,9 +224,10 @@ pub fn instance(lrp: &ActualLRP) -> Option<Instance> {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let (state, details) = match &*lrp.state {
         state::RUNNING => (InstanceState::Running, None),
-        state::CLAIMED => (InstanceState::Starting, None),
         state::CRASHED => (InstanceState::Crashed, text(&lrp.crash_reason)),
-        _ if lrp.placement_error.is_empty() => (InstanceState::Starting, None),
+        // One that crashed and is started again says meanwhile why.
+        state::CLAIMED => (InstanceState::Starting, text(&lrp.crash_reason)),
+        _ if lrp.placement_error.is_empty() => (InstanceState::Starting, text(&lrp.crash_reason)),
         _ => (InstanceState::Down, text(&lrp.placement_error)),
     };
     let net = &lrp.actual_lrp_net_info;
@@ -235,7 +236,7 @@ pub fn instance(lrp: &ActualLRP) -> Option<Instance> {
         state,
         details,
         // A cell that does not know the field routes whatever runs.
-        routable: lrp.routable.unwrap_or(state == InstanceState::Running),
+        routable: state == InstanceState::Running && lrp.routable.unwrap_or(true),
         instance_guid: lrp.actual_lrp_instance_key.instance_guid.clone(),
         host: net.address.clone(),
         internal_ip: net.instance_address.clone(),
@@ -384,21 +385,27 @@ mod tests {
 
     #[test]
     fn states_are_told_as_clients_know_them() {
-        let lrp = |state: &str, error: &str| ActualLRP {
+        let lrp = |state: &str, error: &str, crash: &str| ActualLRP {
             actual_lrp_key: ActualLRPKey::new("p", 1, "cf-apps").into(),
             state: state.into(),
             placement_error: error.into(),
-            crash_reason: "exit 1".into(),
+            crash_reason: crash.into(),
             ..ActualLRP::default()
         };
-        let seen = |state: &str, error: &str| {
-            let seen = instance(&lrp(state, error)).unwrap();
+        let seen = |state: &str, error: &str, crash: &str| {
+            let seen = instance(&lrp(state, error, crash)).unwrap();
             (seen.state, seen.details)
         };
-        assert_eq!(seen("RUNNING", ""), (InstanceState::Running, None));
-        assert_eq!(seen("CLAIMED", ""), (InstanceState::Starting, None));
-        assert_eq!(seen("UNCLAIMED", ""), (InstanceState::Starting, None));
-        assert_eq!(seen("UNCLAIMED", "no room"), (InstanceState::Down, Some("no room".into())));
-        assert_eq!(seen("CRASHED", ""), (InstanceState::Crashed, Some("exit 1".into())));
+        let crashed = ActualLRP { routable: Some(true), ..lrp("CRASHED", "", "exit 1") };
+        assert!(!instance(&crashed).unwrap().routable);
+        let why = |text: &str| Some(text.to_owned());
+        assert_eq!(seen("RUNNING", "", "exit 1"), (InstanceState::Running, None));
+        assert_eq!(seen("CRASHED", "", "exit 1"), (InstanceState::Crashed, why("exit 1")));
+        let full = seen("UNCLAIMED", "no room", "exit 1");
+        assert_eq!(full, (InstanceState::Down, why("no room")));
+        for state in ["CLAIMED", "UNCLAIMED"] {
+            assert_eq!(seen(state, "", ""), (InstanceState::Starting, None));
+            assert_eq!(seen(state, "", "exit 1"), (InstanceState::Starting, why("exit 1")));
+        }
     }
 }

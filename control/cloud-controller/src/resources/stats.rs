@@ -52,6 +52,21 @@ fn age(instance: &Instance) -> i64 {
 
 const MEBIBYTE: i64 = 1 << 20;
 
+/// What an instance uses, unless that was measured of one that was there before it, or before it came
+/// into its state.
+fn usage_of<'a>(
+    usages: &'a [Usage],
+    process_guid: &str,
+    instance: Option<&Instance>,
+) -> Option<&'a Usage> {
+    let instance = instance?;
+    usages.iter().find(|usage| {
+        usage.process_guid == process_guid
+            && usage.index == instance.index
+            && usage.time >= instance.since
+    })
+}
+
 fn show_row(
     process: &Process,
     index: u32,
@@ -119,9 +134,8 @@ async fn rows(
         if !starting || runs || tokio::time::Instant::now() >= deadline {
             let usages = controller.metrics.of(&app.guid);
             let rows = seen.iter().map(|(index, found)| {
-                let own =
-                    |usage: &&Usage| usage.process_guid == process.guid && usage.index == *index;
-                show_row(process, *index, found.as_ref(), usages.iter().find(own))
+                let found = found.as_ref();
+                show_row(process, *index, found, usage_of(&usages, &process.guid, found))
             });
             let rows: Vec<Value> = rows.collect();
             return Ok(Json(json!({"resources": rows})));
@@ -234,4 +248,39 @@ pub(crate) async fn stop_of_app(
     space.require_supporter()?;
     drop(conn);
     stop_instance(&controller, &process, &index).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_not_said_to_use_what_one_before_it_used() {
+        let usage = |index, time| Usage {
+            process_guid: "p".into(),
+            index,
+            time,
+            cpu: 0.0,
+            cpu_entitlement: None,
+            memory: 1,
+            disk: 1,
+            log_rate: 0,
+        };
+        let instance = |index, since| Instance {
+            index,
+            state: InstanceState::Running,
+            details: None,
+            routable: true,
+            instance_guid: String::new(),
+            host: String::new(),
+            internal_ip: String::new(),
+            ports: Vec::new(),
+            since,
+        };
+        let usages = [usage(0, 10), usage(1, 20)];
+        let of = |index, since| usage_of(&usages, "p", Some(&instance(index, since)));
+        assert_eq!((of(0, 10), of(1, 15)), (Some(&usages[0]), Some(&usages[1])));
+        assert_eq!((of(0, 11), of(2, 0)), (None, None));
+        assert_eq!(usage_of(&usages, "other", Some(&instance(0, 0))), None);
+    }
 }
