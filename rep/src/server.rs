@@ -8,7 +8,7 @@ use bbs_models::{ActualLRPsRequest, TasksRequest};
 use executor::{Event, Executor, Sink};
 use locket::Presence;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::service_fn;
@@ -203,12 +203,33 @@ async fn compare_once(rep: &Arc<Rep>) -> Result<(), bbs_client::Error> {
     Ok(())
 }
 
-/// Measures containers, again and again.
+/// How long after it began to run a container is measured more often.
+const YOUNG: Duration = Duration::from_secs(4);
+/// Between two measurements then, unless they take more than a tenth of it.
+const OFTEN: Duration = Duration::from_secs(1);
+
+/// Measures containers, again and again, and more often while one is young: who has started an app
+/// looks at it then.
 async fn measure(rep: &Rep, measured: &Measured, sink: &dyn Sink, config: &Config) {
-    let mut ticks = interval(config.container_metrics_report_interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let interval = config.container_metrics_report_interval;
+    let mut events = rep.executor.events();
+    let (mut due, mut young, mut often) = (Instant::now(), Instant::now(), OFTEN);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            () = sleep_until(due) => {}
+            event = events.recv() => {
+                match event {
+                    Ok(Event::Running(_)) | Err(RecvError::Lagged(_)) => {
+                        young = Instant::now() + YOUNG;
+                        due = due.min(Instant::now() + often);
+                    }
+                    Ok(_) => {}
+                    Err(RecvError::Closed) => return,
+                }
+                continue;
+            }
+        }
+        let began = Instant::now();
         match rep.executor.metrics().await {
             Ok(metrics) => {
                 for usage in measured.take(&rep.executor.containers(), &metrics) {
@@ -220,5 +241,7 @@ async fn measure(rep: &Rep, measured: &Measured, sink: &dyn Sink, config: &Confi
                 tracing::warn!(error, "what containers use is not known");
             }
         }
+        often = OFTEN.max(began.elapsed() * 10);
+        due = Instant::now() + if began < young { often.min(interval) } else { interval };
     }
 }

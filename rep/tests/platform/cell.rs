@@ -92,7 +92,8 @@ impl Platform {
             polling_interval: Duration::from_secs(1),
             evacuation_polling_interval: Duration::from_millis(300),
             graceful_shutdown_interval: Duration::from_secs(2),
-            container_metrics_report_interval: Duration::from_secs(1),
+            // What is measured is measured because it is young.
+            container_metrics_report_interval: Duration::from_secs(3600),
             ..Config::default()
         };
         adjust(&mut config);
