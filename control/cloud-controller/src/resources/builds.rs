@@ -1,5 +1,7 @@
 //! Builds: packages being staged.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use http::StatusCode;
@@ -19,6 +21,10 @@ use crate::store::select::{Select, by_guid};
 use crate::store::{json_text, new_guid, set_metadata};
 use crate::time;
 use crate::waiting::hold;
+
+/// How long after its end a build is told to have ended: the CLI shows no line of a log that it has not
+/// read when it gets to know that.
+const LINGER: Duration = Duration::from_millis(250);
 
 fn show_build(controller: &CloudController, build: &Build) -> Value {
     let guid = &build.guid;
@@ -99,7 +105,7 @@ pub(crate) async fn of_app(
     page_of(&controller, &path, &Query::parse(raw.as_deref()), select).await
 }
 
-/// `GET /v3/builds/:guid`: held until the build has ended.
+/// `GET /v3/builds/:guid`: held until the build has ended, and its log has been read.
 pub(crate) async fn show(
     State(controller): App,
     caller: Caller,
@@ -114,7 +120,13 @@ pub(crate) async fn show(
         let ended = build.state != "STAGING";
         Ok::<_, ApiError>((build, ended))
     });
-    Ok(Json(show_build(&controller, &build.await?)))
+    let build = build.await?;
+    let since_end =
+        u64::try_from(time::now() - build.updated_at).map_or(LINGER, Duration::from_micros);
+    if build.state != "STAGING" && since_end < LINGER {
+        tokio::time::sleep(LINGER.saturating_sub(since_end)).await;
+    }
+    Ok(Json(show_build(&controller, &build)))
 }
 
 /// `POST /v3/builds`.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use cloud_controller::recipe::{BuildpackRecipe, RunRecipe, StagingRecipe};
@@ -21,6 +22,8 @@ pub struct State {
     /// Instances that were asked to stop.
     pub stopped: Vec<(String, u32)>,
     pub fresh: u32,
+    /// When a build was about to be told that it has ended.
+    pub staged_at: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +80,11 @@ impl Cell {
             let reason = format!("Exited with status {code}");
             json!({"task_guid": recipe.build_guid, "failed": true, "failure_reason": reason})
         };
-        self.state.lock().unwrap().staging.retain(|guid| *guid != recipe.build_guid);
+        {
+            let mut state = self.state.lock().unwrap();
+            state.staging.retain(|guid| *guid != recipe.build_guid);
+            state.staged_at = Some(Instant::now());
+        }
         assert_eq!(self.post(&recipe.completion, completion.to_string().into_bytes()).await, 200);
     }
 }

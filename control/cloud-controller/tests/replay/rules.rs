@@ -218,6 +218,18 @@ async fn only_one_build_of_an_app_is_staged_at_a_time() {
     platform.controller.close().await;
 }
 
+#[tokio::test]
+async fn the_end_of_a_build_is_told_when_its_log_can_have_been_read() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let package = platform.package(&app).await;
+    platform.stage(&app, &package).await;
+    let told = std::time::Instant::now();
+    let ended = platform.cell.state.lock().unwrap().staged_at.unwrap();
+    assert!(told - ended >= std::time::Duration::from_millis(250), "{:?}", told - ended);
+    platform.controller.close().await;
+}
+
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !holds() {
