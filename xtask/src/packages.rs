@@ -61,6 +61,7 @@ pub const TEST: &[Program] = &[
         ["python3-pip", "python3-pip", "python-pip"],
         "Python's client of the platform",
     ),
+    program("nats-server", ["nats-server"; 3], "the bus of daemons that run alone"),
 ];
 
 /// Installs the programs that are missing, or says how to.

@@ -1,0 +1,176 @@
+//! Every daemon alone, as a process with a file of its own, in mutual TLS with its peers over a NATS server
+//! and a Garden: an app is pushed and answers, and goes on when any of them is killed.
+
+mod certificates;
+mod rig;
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rig::{DAEMONS, Rig, eventually};
+
+/// So many ask the app at a time. A killed router may lose what each of them has in flight.
+const CLIENTS: usize = 4;
+
+/// What clients have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    answers: AtomicU64,
+    lost: Mutex<Vec<String>>,
+    lives: Mutex<BTreeSet<String>>,
+}
+
+/// Clients ask an app while something happens, and for a while after that.
+fn meanwhile(rig: &Rig, app: &str, happens: impl FnOnce()) -> Seen {
+    let seen = Seen::default();
+    let is_over = AtomicBool::new(false);
+    let ask = || {
+        while !is_over.load(Ordering::SeqCst) {
+            match rig.life(app) {
+                Ok(life) => {
+                    seen.lives.lock().unwrap().insert(life);
+                    seen.answers.fetch_add(1, Ordering::SeqCst);
+                }
+                Err(instead) => seen.lost.lock().unwrap().push(instead),
+            }
+            // They are users, and no flood.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let more = |number| {
+        let wanted = seen.answers.load(Ordering::SeqCst) + number;
+        eventually("clients get answers", || {
+            let now = seen.answers.load(Ordering::SeqCst);
+            if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}: {seen:?}")) }
+        });
+    };
+    std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        for _ in 0..CLIENTS {
+            scope.spawn(ask);
+        }
+        more(10);
+        happens();
+        more(20);
+        drop(over);
+    });
+    seen
+}
+
+/// Clients end with it, however what they wait for ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_app_goes_on_when_any_daemon_is_killed() {
+    Rig::with(0, |rig| {
+        rig.start_all();
+        rig.lay_foundation();
+        rig.push("steady").unwrap();
+        let life = rig.answers("steady");
+        let (instances, containers) = (rig.instances(), rig.containers());
+        assert_eq!(instances.len(), 1, "{instances:?}");
+
+        for daemon in DAEMONS {
+            let seen = meanwhile(rig, "steady", || {
+                rig.kill(daemon);
+                rig.start(daemon);
+            });
+            let lost = seen.lost.into_inner().unwrap();
+            // Its socket is ours: what is not in flight waits for the next one.
+            let most = if daemon == "router" { CLIENTS } else { 0 };
+            assert!(lost.len() <= most, "{daemon}: {lost:?}");
+            let lives = seen.lives.into_inner().unwrap();
+            assert_eq!(lives, BTreeSet::from([life.clone()]), "{daemon}");
+        }
+        assert_eq!(rig.instances(), instances, "the same instance on the same cell");
+        assert_eq!(rig.containers(), containers, "nothing was made or destroyed");
+        let told = rig.cf(&["app", "steady"]).unwrap();
+        assert!(told.contains("1/1"), "{told}");
+
+        // All of them work, and end when they are told to.
+        rig.push("second").unwrap();
+        rig.answers("second");
+        rig.stop_all();
+        assert_eq!(rig.life_without_router(&instances), life, "apps need none of them");
+    });
+}
+
+#[test]
+fn a_push_during_which_a_daemon_is_killed_succeeds_or_can_be_repeated() {
+    Rig::with(1, |rig| {
+        rig.start_all();
+        rig.lay_foundation();
+        // Runs differ in who is killed when.
+        let run = std::process::id() as usize;
+        for (number, daemon) in DAEMONS.into_iter().enumerate() {
+            let word = ["Uploading files", "Staging app", "Waiting for app"][(number + run) % 3];
+            let app = format!("app-{number}");
+            let pushing = rig.begin_push(&app);
+            let told = pushing.until(word);
+            rig.kill(daemon);
+            rig.start(daemon);
+            let ended = pushing.end();
+            println!(
+                "{daemon} killed at {word:?}: {}",
+                if ended.is_ok() { "done" } else { "failed" }
+            );
+            if let Err(failed) = ended {
+                // It has said so, in words of the cf CLI.
+                assert!(failed.contains("FAILED"), "{daemon}: {told}{failed}");
+                // A router forgets an endpoint that refuses connections until that is registered again.
+                eventually("the API is back", || rig.cf(&["apps"]));
+                rig.push(&app).unwrap_or_else(|again| {
+                    panic!("{daemon} at {word:?}: first {failed}\nthen {again}")
+                });
+            }
+            rig.answers(&app);
+        }
+        assert_eq!(rig.instances().len(), DAEMONS.len());
+        rig.stop_all();
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("settings.json");
+    let run = |daemon: &str, flag: &str, text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bloomery"));
+        let output = command.arg(daemon).arg(flag).arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{daemon} {text}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (daemon, flag, text, said) in [
+        ("bbs", "--config", "{", "settings.json: "),
+        ("bbs", "-config", "{}", "locket_address: it is missing"),
+        ("rep", "-c", r#"{"polling_interval": "30"}"#, "settings.json: polling_interval: "),
+        ("router", "-c", "port: many", "settings.json: port: "),
+        ("locket", "--config", r#"{"database_driver": "postgres"}"#, "only sqlite3"),
+        ("uaa", "--config", r#"{"log_level": "loud"}"#, "settings.json: log_level: "),
+        ("file-server", "-config", r#"{"static_directory": "/nowhere"}"#, "/nowhere"),
+        ("route-registrar", "-configPath", "host: a", "message_bus_servers: it is missing"),
+    ] {
+        let error = run(daemon, flag, text);
+        let last = error.lines().last().unwrap_or_default();
+        assert!(last.contains(said) && last.contains("settings.json"), "{daemon} {text}: {error}");
+    }
+}
+
+#[test]
+fn help_names_the_keys() {
+    for (daemon, key) in [("bbs", "converge_repeat_interval"), ("router", "tls_pem")] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bloomery"));
+        let output = command.args([daemon, "--help"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && text.contains(key), "{text}");
+    }
+}
