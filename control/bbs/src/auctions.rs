@@ -1,6 +1,5 @@
 //! What the auctioneer is asked: a cell for instances, a cell for tasks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,16 +116,9 @@ impl TaskStart {
     }
 }
 
-/// One request per process out of single indices.
-pub fn gather<'a>(starts: impl IntoIterator<Item = (&'a Arc<Desired>, i32)>) -> Vec<LrpStart> {
-    let mut processes: BTreeMap<&str, (&Desired, Vec<i32>)> = BTreeMap::new();
-    for (desired, index) in starts {
-        processes.entry(&desired.process_guid).or_insert((desired, Vec::new())).1.push(index);
-    }
-    processes
-        .into_values()
-        .map(|(desired, indices)| LrpStart::new(desired, indices, false))
-        .collect()
+/// A request for each index: the original's does not gather those of one process either.
+pub fn each<'a>(starts: impl IntoIterator<Item = (&'a Arc<Desired>, i32)>) -> Vec<LrpStart> {
+    starts.into_iter().map(|(desired, index)| LrpStart::new(desired, vec![index], false)).collect()
 }
 
 /// Asks the auctioneer, for a while if it is not there. A request that fails is only logged:

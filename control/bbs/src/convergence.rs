@@ -54,7 +54,7 @@ pub async fn lrps(board: &Board, patience: &Patience) -> Result<(), Error> {
     let LrpPlan { steps, updates } =
         plan.await.map_err(|_| bbs_models::error::Type::UnknownError)?;
     let done = board.store().change(|image| Ok(carry_out(image, steps))).await?;
-    let starts = auctions::gather(done.starts.iter().map(|(desired, index)| (desired, *index)));
+    let starts = auctions::each(done.starts.iter().map(|(desired, index)| (desired, *index)));
     board.auctioneer().start_lrps(&starts, &TraceId::default()).await;
     board.update_instances(updates, &TraceId::default());
     board.stop(done.stops, &TraceId::default());
@@ -137,7 +137,8 @@ pub async fn tasks(board: &Board, patience: &Patience) -> Result<(), Error> {
             TaskStep::GiveUp(why) => {
                 board.end_task(guid, |task| task::give_up(task, why, now())).await
             }
-            TaskStep::Demote => board.end_task(guid, |task| task::demote(task, now())).await,
+            TaskStep::Demote => board.end_task(guid, task::demote).await,
+            TaskStep::Abandon => board.abandon_task(guid).await,
             TaskStep::Deliver => {
                 board.deliver(&task);
                 Ok(())

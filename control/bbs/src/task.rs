@@ -137,11 +137,11 @@ pub fn resolve(task: &Task, now: i64) -> Result<Task, Error> {
 }
 
 /// The result was not delivered in time: somebody else may try.
-pub fn demote(task: &Task, now: i64) -> Result<Task, Error> {
+pub fn demote(task: &Task) -> Result<Task, Error> {
     if task.state != State::Resolving {
         return Err(refuse(task, State::Completed));
     }
-    Ok(Task { state: State::Completed.into(), updated_at: now, ..task.clone() })
+    Ok(Task { state: State::Completed.into(), ..task.clone() })
 }
 
 /// Whether the task may be deleted: its result has been delivered. The original's refusal names

@@ -122,6 +122,15 @@ impl Board {
             .await
     }
 
+    /// Deletes a task whose result nobody takes. Nobody else may try before.
+    pub(crate) async fn abandon_task(&self, guid: &str) -> Result<(), Error> {
+        let demoted = self.change_task(guid, |task| task::demote(task).map(Some)).await?;
+        match demoted {
+            Some(task) => self.forget_task(&task).await,
+            None => Ok(()),
+        }
+    }
+
     /// The task of a guid.
     pub fn task(&self, guid: &str) -> Result<Arc<Task>, Error> {
         let found = self.store().read(|image| image.task(guid).cloned())?;

@@ -202,6 +202,8 @@ pub enum TaskStep {
     GiveUp(&'static str),
     /// Its result was not delivered: somebody else may try.
     Demote,
+    /// Its result was not delivered, for so long that it is deleted.
+    Abandon,
     /// Its result is delivered.
     Deliver,
     /// Nobody has come for its result.
@@ -222,7 +224,10 @@ pub fn tasks<'a>(
         State::Pending => Some(TaskStep::Auction),
         State::Running if !cells.contains(&task.cell_id) => Some(TaskStep::GiveUp(task::CELL_LOST)),
         State::Resolving if has_passed(task.updated_at, patience.kick_task, now) => {
-            Some(TaskStep::Demote)
+            match has_passed(task.first_completed_at, patience.completed_task, now) {
+                true => Some(TaskStep::Abandon),
+                false => Some(TaskStep::Demote),
+            }
         }
         State::Completed if has_passed(task.first_completed_at, patience.completed_task, now) => {
             Some(TaskStep::Delete)

@@ -134,7 +134,13 @@ pub fn evacuate(
         let mut told = rows.ordinary.iter().map(|row| &row.availability_zone);
         let zone = told.find(|zone| !zone.is_empty()).cloned();
         let availability_zone = zone.unwrap_or_else(|| started.availability_zone.clone());
-        let started = Started { availability_zone, ..started };
+        // So do the names inside, where the cell tells none.
+        let mut internal_routes = started.internal_routes;
+        if internal_routes.is_empty() {
+            let row = rows.ordinary.iter();
+            internal_routes = row.flat_map(|row| row.actual_lrp_internal_routes.clone()).collect();
+        }
+        let started = Started { availability_zone, internal_routes, ..started };
         let evacuating = serve_on(rows, started, now, epoch);
         let Evacuated { rows, auction, .. } = give_up(rows, now);
         let rows = Rows { evacuating: Some(evacuating), ..rows };
