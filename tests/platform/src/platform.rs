@@ -26,6 +26,8 @@ use crate::{PATIENCE, eventually};
 pub enum Part {
     /// What `up` starts, and what starts the others.
     Supervisor,
+    /// What goes on when that is killed.
+    StandBy,
     /// The container daemon.
     Garden,
     /// All other daemons.
@@ -38,17 +40,18 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Supervisor, Self::Garden, Self::Platform, Self::Keeper, Self::Anchor];
+    pub const ALL: [Self; 6] =
+        [Self::Garden, Self::Keeper, Self::Anchor, Self::Platform, Self::StandBy, Self::Supervisor];
 
     fn is(self, arguments: &[String]) -> bool {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         match self {
-            Self::Supervisor => arguments.get(1) == Some(&"supervise"),
+            Self::Supervisor | Self::StandBy => arguments.get(1) == Some(&"supervise"),
             Self::Garden => arguments.get(1..3) == Some(&["garden", "serve"]),
             Self::Platform => arguments.get(1) == Some(&"platform"),
-            Self::Keeper => arguments == ["bloomery-keeper", "keeper"],
-            Self::Anchor => arguments == ["bloomery-anchor", "anchor"],
+            // Their second argument says whether they have followed another one.
+            Self::Keeper => arguments.first() == Some(&"bloomery-keeper"),
+            Self::Anchor => arguments.first() == Some(&"bloomery-anchor"),
         }
     }
 }
@@ -269,19 +272,23 @@ impl Platform {
         });
     }
 
-    /// A part's process, as the host counts; the oldest, where a part is several.
+    /// A part's process, as the host counts. Of several the oldest is meant; a stand-by is younger
+    /// than its supervisor.
     pub fn part(&self, part: Part) -> Option<i32> {
         let all = self.world.processes();
-        all.iter().filter(|process| part.is(&process.arguments)).map(|process| process.pid).min()
+        let own = all.iter().filter(|process| part.is(&process.arguments));
+        let mut pids: Vec<_> = own.map(|process| process.pid).collect();
+        pids.sort_unstable();
+        pids.get(usize::from(part == Part::StandBy)).copied()
     }
 
     /// Kills a part with SIGKILL, and waits until it is gone; its pid.
     pub fn kill(&self, part: Part) -> i32 {
         let pid = self.part(part).unwrap_or_else(|| panic!("{part:?} runs"));
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-        eventually("a killed process ends", || match self.part(part) {
-            Some(found) if found == pid => Err(format!("{part:?} is there")),
-            _ => Ok(pid),
+        eventually("a killed process ends", || {
+            let is_there = self.world.processes().iter().any(|process| process.pid == pid);
+            if is_there { Err(format!("{part:?} is there")) } else { Ok(pid) }
         })
     }
 

@@ -1,0 +1,152 @@
+//! What an operator types: `up`, `status`, `credentials`, `env`, `logs`, `down`, `destroy`.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use platform_tests::{Part, Platform, Told, apps, eventually, stack};
+
+/// For an app to answer after `down` and `up`, also on a busy host. Convergence alone, which looks twice
+/// a minute, was seen to take 28 s.
+const BACK: Duration = Duration::from_secs(20);
+
+#[test]
+fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Told<()> {
+    let platform = Platform::new(0);
+    platform.put_stack();
+    expect_nothing_runs(&platform);
+    let told = platform.up(&[]);
+    let password = platform.password();
+    assert!(password.len() >= 20);
+    for words in ["platform  ready", "API       http://api.bloomery.localhost\n", "Ready in "] {
+        assert!(told.contains(words), "{words:?}: {told}");
+    }
+    assert!(!told.contains(&password), "a password is not for scrollback: {told}");
+    assert!(hosts(&platform).contains("127.0.0.1 api.bloomery.localhost"));
+
+    // Once more: it says what runs, and changes nothing.
+    let parts = Part::ALL.map(|part| platform.part(part));
+    assert!(parts.iter().all(Option::is_some), "{parts:?}");
+    let again = platform.up(&[]);
+    assert!(again.contains("already running (process "), "{again}");
+    assert!(again.contains("http://api.bloomery.localhost\n"), "{again}");
+    assert_eq!(parts, Part::ALL.map(|part| platform.part(part)));
+
+    let status = platform.told(&["status"]);
+    assert!(status.contains("ready   http://api.bloomery.localhost\n"), "{status}");
+    assert!(status.contains("0 of 4096 MiB have apps"), "{status}");
+    let logs = platform.told(&["logs"]);
+    for process in ["garden", "platform"] {
+        assert!(logs.lines().any(|line| line.starts_with(process)), "{process}: {logs}");
+    }
+    assert!(!logs.contains(&password), "a password is not logged");
+    expect_own_home(&platform);
+
+    let app = platform.log_in()?.push(&apps::server("stays", "one"))?;
+    let life = platform.app_answers("stays")["life"].clone();
+    assert!(!platform.cgroups().is_empty(), "this is where its cgroups are");
+
+    let down = platform.told(&["down"]);
+    assert!(down.contains("has ended, and the apps with it"), "{down}");
+    expect_nothing_runs(&platform);
+    assert_eq!(platform.told(&["down"]), "nothing runs\n");
+
+    platform.up(&[]);
+    let started = Instant::now();
+    assert_eq!(platform.password(), password, "what was made is kept");
+    let now = platform.app_answers("stays");
+    let waited = started.elapsed();
+    println!("an app is back after {waited:?}");
+    assert!(waited < BACK, "an app is back after {waited:?}");
+    assert_ne!(now["life"], life, "it was ended");
+    assert_eq!(now["version"], "one");
+    let instances = platform.running(1);
+    platform.containers_are(&instances);
+    assert_eq!(platform.log_in()?.get(&format!("/v3/apps/{app}"))?["state"], "STARTED");
+
+    // What is not meant is not done.
+    let refused = platform.bloomery(&["destroy"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("`bloomery destroy --yes`"), "{error}");
+    assert_eq!(platform.app_answers("stays")["life"], now["life"]);
+
+    platform.told(&["destroy", "--yes"]);
+    expect_nothing_runs(&platform);
+    assert!(!platform.data().exists() && !platform.run().exists());
+    assert_eq!(hosts(&platform), "127.0.0.1 localhost\n");
+    Ok(())
+}
+
+#[test]
+fn another_port_is_taken_and_what_was_settled_is_kept() {
+    let platform = Platform::new(1);
+    let bind = |port| platform.world().inside(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    let taken = bind(80).unwrap();
+    let refused = platform.bloomery(&["up", "--port", "80"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("cannot listen on port 80"), "{error}");
+    assert!(platform.world().processes().is_empty(), "nothing was started");
+
+    let stack = stack().join("base.tar");
+    let told = platform.up(&["--stack", stack.to_str().unwrap()]);
+    assert!(told.contains("80 cannot be had"), "{told}");
+    assert!(told.contains("http://api.bloomery.localhost:8080"), "{told}");
+    assert_eq!(platform.port(), 8080);
+    // Clients are led to that port.
+    platform.log_in().unwrap();
+
+    // Port and root file system are this installation's, also when the first choice is free again.
+    platform.told(&["down"]);
+    drop(taken);
+    let told = platform.up(&[]);
+    assert!(told.contains("http://api.bloomery.localhost:8080"), "{told}");
+    platform.log_in().unwrap();
+
+    platform.told(&["down"]);
+    let _taken = bind(8080).unwrap();
+    let refused = platform.bloomery(&["up"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("port 8080 is this installation's"), "{error}");
+}
+
+/// Nothing of a platform is on its host, but what it has written into directories and `/etc/hosts`.
+fn expect_nothing_runs(platform: &Platform) {
+    let status = platform.bloomery(&["status"]);
+    assert_eq!(status.status.code(), Some(4));
+    assert_eq!(String::from_utf8_lossy(&status.stdout), "not running\n");
+    // Their parent, the world, waits for them.
+    eventually("no process is left", || match platform.world().processes()[..] {
+        [] => Ok(()),
+        [ref left, ..] => Err(format!("{left:?}")),
+    });
+    assert_eq!(platform.world().links(), [""; 0]);
+    assert_eq!(platform.world().mounts(), [""; 0]);
+    assert_eq!(platform.world().rules(), "");
+    assert!(platform.cgroups().is_empty(), "{:?}", platform.cgroups());
+    let refused = platform.world().connect(platform.port()).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// `env` gives a shell a directory for cf of its own.
+fn expect_own_home(platform: &Platform) {
+    let home = platform.world().directory().join("home");
+    fs::create_dir(&home).unwrap();
+    let script = platform.told(&["env"]) + "\nprintf %s \"$CF_HOME\"";
+    let mut shell = platform.world().command(Path::new("sh"));
+    let output = shell.args(["-c", &script]).env("HOME", &home).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let own = home.join(".bloomery");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), own.to_string_lossy());
+    assert!(own.is_dir());
+    let names: Vec<_> = fs::read_dir(home).unwrap().flatten().map(|entry| entry.path()).collect();
+    assert_eq!(names, [own], "an existing set-up of cf is not touched");
+}
+
+fn hosts(platform: &Platform) -> String {
+    fs::read_to_string(platform.world().directory().join("hosts")).unwrap()
+}
