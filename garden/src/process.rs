@@ -7,24 +7,26 @@
 //!  exit ──> wait for the pumps, briefly ──> record it ──> tell the attachments ──> release it
 //! ```
 //!
-//! Reading never waits for a client: a full queue drops output for that client only. So a process
-//! is never held up by who listens, and never sees SIGPIPE.
+//! A client that reads slowly holds the process up, as a pipe would, and loses nothing. One that does
+//! not read is waited for once, for a bounded time; from then on what its queue has no room for is
+//! dropped for this client alone. A process never sees SIGPIPE.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use garden_api::{Signal, WindowSize};
 use garden_sys::supervisor::Exit;
 use rustix::process::Signal as Number;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::fault;
@@ -34,14 +36,16 @@ use crate::terminal;
 #[derive(Debug)]
 pub struct Piece {
     bytes: Arc<[u8]>,
-    /// Bytes in the queue, this piece's among them until it is dropped.
-    queued: Arc<AtomicUsize>,
+    /// Holds it until it is dropped.
+    queue: Arc<Queue>,
 }
 
 impl Piece {
-    fn new(bytes: Arc<[u8]>, queued: &Arc<AtomicUsize>) -> Self {
-        queued.fetch_add(bytes.len(), Ordering::Relaxed);
-        Self { bytes, queued: Arc::clone(queued) }
+    fn new(bytes: Arc<[u8]>, queue: &Arc<Queue>) -> Self {
+        queue.held.fetch_add(bytes.len(), Ordering::Relaxed);
+        queue.pieces.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, queue: Arc::clone(queue) }
     }
 }
 
@@ -55,14 +59,36 @@ impl Deref for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.queued.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        let length = self.bytes.len();
+        HELD.fetch_sub(length, Ordering::Relaxed);
+        self.queue.held.fetch_sub(length, Ordering::Relaxed);
+        self.queue.pieces.fetch_sub(1, Ordering::Relaxed);
+        self.queue.taken.fetch_add(length, Ordering::Relaxed);
+        self.queue.room.notify_one();
     }
 }
 
-/// Pieces queued for one stream of one client; beyond that they are dropped for that client.
+/// Pieces queued for one stream of one client.
 const MOST_QUEUED: usize = 4000;
-/// And bytes: a client that never reads, or wants no output at all, costs no more than this.
+/// And bytes, as long as all queues together hold less than [`MOST_HELD`].
 const MOST_QUEUED_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes in all queues of this daemon, beyond which each may hold no more than [`LEAST_QUEUED`]. So a
+/// thousand clients that do not read cost no more than this and as many times a little.
+const MOST_HELD: usize = 256 * 1024 * 1024;
+/// Bytes that may be in a queue however many others there are.
+const LEAST_QUEUED: usize = 256 * 1024;
+/// How long a client with a full queue may take to read [`PROGRESS`]; the process waits meanwhile.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that a client must read in that time to be waited for again.
+const PROGRESS: usize = 128 * 1024;
+/// How long after its attach a client may take to ask for its output. Until it does, it may not want
+/// any.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+/// Pieces beyond [`MOST_QUEUED`] that hold the rest of what a process that has ended wrote.
+const LAST_PIECES: usize = 2 * MOST_PIPED / MOST_BYTES;
+
+/// Bytes in the queues of all clients.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 /// Bytes in a piece at most.
 const MOST_BYTES: usize = 32 * 1024;
 /// Bytes kept for the first client, the newest; as much as the keeper keeps while no daemon listens.
@@ -71,6 +97,9 @@ const MOST_EARLY: usize = 256 * 1024;
 const MOST_PIPED: usize = 1024 * 1024;
 /// How long after a process's end output is waited for that descendants could still write.
 const LINGER: Duration = Duration::from_millis(200);
+
+/// Names of the streams, by their place among a process's.
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
 /// The daemon's ends of a process's streams.
 #[derive(Debug)]
@@ -107,22 +136,103 @@ struct Fan {
     ended: bool,
     /// Nothing more is read: it is the next daemon's.
     held: bool,
+    /// Bytes that clients have lost that are gone.
+    lost: usize,
+    room: Arc<Notify>,
+}
+
+/// What a client's queue holds, seen from both of its ends.
+#[derive(Debug)]
+struct Queue {
+    /// Bytes and pieces that it holds.
+    held: AtomicUsize,
+    pieces: AtomicUsize,
+    /// Bytes that the client has taken out so far.
+    taken: AtomicUsize,
+    /// The client has asked for its output.
+    asked: AtomicBool,
+    /// The stream's, told whenever a piece leaves.
+    room: Arc<Notify>,
+}
+
+impl Queue {
+    fn is_full(&self) -> bool {
+        let held = self.held.load(Ordering::Relaxed) + MOST_BYTES;
+        held > MOST_QUEUED_BYTES
+            || self.pieces.load(Ordering::Relaxed) >= MOST_QUEUED
+            || (held > LEAST_QUEUED && HELD.load(Ordering::Relaxed) > MOST_HELD)
+    }
+}
+
+/// A client's queue of one stream.
+#[derive(Debug)]
+pub struct Output {
+    pieces: mpsc::Receiver<Piece>,
+    queue: Arc<Queue>,
+}
+
+impl Output {
+    /// The next piece; `None` at the end. A piece counts as read when it is dropped.
+    pub async fn recv(&mut self) -> Option<Piece> {
+        self.queue.asked.store(true, Ordering::Relaxed);
+        self.pieces.recv().await
+    }
 }
 
 #[derive(Debug)]
 struct Client {
     sender: mpsc::Sender<Piece>,
-    queued: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
+    joined: Instant,
+    /// When its queue was found full, and what it had taken by then.
+    waiting: Option<(Instant, usize)>,
+    /// It has not read in time and is not waited for any more.
+    given_up: bool,
+    dropped: usize,
 }
 
 impl Client {
-    /// Queues a piece; one for which there is no room is dropped. `false` if the client is gone.
-    fn put(&self, bytes: &Arc<[u8]>) -> bool {
-        if self.queued.load(Ordering::Relaxed) + bytes.len() > MOST_QUEUED_BYTES {
-            return !self.sender.is_closed();
+    /// Queues a piece; for a client that has been given up only if there is room. `false` if it is
+    /// gone.
+    fn put(&mut self, bytes: &Arc<[u8]>) -> bool {
+        if self.sender.is_closed() {
+            return false;
         }
-        let put = self.sender.try_send(Piece::new(Arc::clone(bytes), &self.queued));
-        !matches!(put, Err(mpsc::error::TrySendError::Closed(_)))
+        if self.given_up && self.queue.is_full() {
+            self.dropped += bytes.len();
+            return true;
+        }
+        match self.sender.try_send(Piece::new(Arc::clone(bytes), &self.queue)) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(piece)) => {
+                self.dropped += piece.len();
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Until when the process waits for this client to read; `None` if it need not wait.
+    fn waited_for_until(&mut self, now: Instant) -> Option<Instant> {
+        if self.given_up || self.sender.is_closed() || !self.queue.is_full() {
+            self.waiting = None;
+            return None;
+        }
+        let until = if self.queue.asked.load(Ordering::Relaxed) {
+            let taken = self.queue.taken.load(Ordering::Relaxed);
+            let waiting = self.waiting.get_or_insert((now, taken));
+            if taken - waiting.1 >= PROGRESS {
+                *waiting = (now, taken);
+            }
+            waiting.0 + READ_PATIENCE
+        } else {
+            self.joined + ASK_PATIENCE
+        };
+        if until > now {
+            return Some(until);
+        }
+        self.given_up = true;
+        None
     }
 }
 
@@ -139,12 +249,40 @@ impl Fan {
             return;
         }
         let piece: Arc<[u8]> = bytes.into();
-        self.clients.retain(|client| client.put(&piece));
+        self.clients.retain_mut(|client| {
+            let stays = client.put(&piece);
+            if !stays {
+                self.lost += client.dropped;
+            }
+            stays
+        });
     }
 
-    fn join(&mut self) -> mpsc::Receiver<Piece> {
-        let (sender, receiver) = mpsc::channel(MOST_QUEUED);
-        let client = Client { sender, queued: Arc::default() };
+    /// Until when the process waits for clients that have no room; `None` if it need not wait.
+    fn waits_until(&mut self, now: Instant) -> Option<Instant> {
+        if self.held {
+            return None;
+        }
+        self.clients.iter_mut().filter_map(|client| client.waited_for_until(now)).min()
+    }
+
+    fn join(&mut self) -> Output {
+        let (sender, pieces) = mpsc::channel(MOST_QUEUED + LAST_PIECES);
+        let queue = Arc::new(Queue {
+            held: AtomicUsize::new(0),
+            pieces: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
+            asked: AtomicBool::new(false),
+            room: Arc::clone(&self.room),
+        });
+        let mut client = Client {
+            sender,
+            queue: Arc::clone(&queue),
+            joined: Instant::now(),
+            waiting: None,
+            given_up: false,
+            dropped: 0,
+        };
         if let Some(early) = self.early.take() {
             for chunk in Vec::from(early).chunks(MOST_BYTES) {
                 client.put(&chunk.into());
@@ -153,12 +291,14 @@ impl Fan {
         if !self.ended {
             self.clients.push(client);
         }
-        receiver
+        Output { pieces, queue }
     }
 
-    fn end(&mut self) {
+    /// Ends it for all; answers the bytes that clients have lost.
+    fn end(&mut self) -> usize {
         self.ended = true;
-        self.clients.clear();
+        let lost: usize = self.clients.drain(..).map(|client| client.dropped).sum();
+        lost + std::mem::take(&mut self.lost)
     }
 }
 
@@ -171,6 +311,7 @@ struct Input {
 
 /// A process of a container.
 pub struct Process {
+    handle: String,
     id: String,
     ticket: u64,
     terminal: bool,
@@ -203,6 +344,7 @@ impl Process {
     /// A process that is about to be started, or has been taken over. `early` is output that was
     /// kept while no daemon listened.
     pub fn new(
+        handle: String,
         id: String,
         ticket: u64,
         terminal: bool,
@@ -210,6 +352,7 @@ impl Process {
         runtime: Handle,
     ) -> Arc<Self> {
         Arc::new(Self {
+            handle,
             id,
             ticket,
             terminal,
@@ -225,9 +368,15 @@ impl Process {
     }
 
     /// A process that has ended, of which only the status is left.
-    pub fn ended(id: String, ticket: u64, exit: Exit, runtime: Handle) -> Arc<Self> {
-        let process = Self::new(id, ticket, false, [Vec::new(), Vec::new()], runtime);
-        process.fans.iter().for_each(|fan| lock(fan).end());
+    pub fn ended(
+        handle: String,
+        id: String,
+        ticket: u64,
+        exit: Exit,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let process = Self::new(handle, id, ticket, false, [Vec::new(), Vec::new()], runtime);
+        (0..STREAMS.len()).for_each(|stream| process.end_stream(stream));
         process.exit.send_replace(Some(exit));
         process.finished.send_replace(Some(exit));
         process
@@ -266,7 +415,7 @@ impl Process {
                 lock(&self.input).file = Some(Arc::clone(&master));
                 let _ = self.master.set(Arc::clone(&master));
                 sources.push(master);
-                lock(&self.fans[1]).end();
+                self.end_stream(1);
             }
             Streams::Pipes { input, output, error } => {
                 lock(&self.input).file = input.map(watched).transpose()?;
@@ -318,7 +467,7 @@ impl Process {
         let mut buffer = vec![0; MOST_BYTES];
         loop {
             let ready = tokio::select! {
-                ready = source.readable() => ready,
+                ready = self.readable(stream, &source) => ready,
                 _ = hurry.wait_for(|hurry| *hurry) => {
                     self.read_rest(stream, &source, &mut buffer);
                     break;
@@ -333,9 +482,57 @@ impl Process {
                 Ok(_) => break,
             }
         }
+        self.end_stream(stream);
+    }
+
+    /// Waits until there is something to read and room for it with all clients that read.
+    async fn readable<'s>(
+        &self,
+        stream: usize,
+        source: &'s AsyncFd<OwnedFd>,
+    ) -> io::Result<AsyncFdReadyGuard<'s, OwnedFd>> {
+        let room = Arc::clone(&lock(&self.fans[stream]).room);
+        while let Some(until) = self.waits_until(stream) {
+            // Both say only that another look is worth it.
+            let _ = tokio::time::timeout_at(until, room.notified()).await;
+        }
+        source.readable().await
+    }
+
+    /// As [`Fan::waits_until`]; says whom it gives up.
+    fn waits_until(&self, stream: usize) -> Option<Instant> {
         let mut fan = lock(&self.fans[stream]);
-        if !fan.held {
-            fan.end();
+        let given_up = |fan: &Fan| fan.clients.iter().filter(|client| client.given_up).count();
+        let before = given_up(&fan);
+        let until = fan.waits_until(Instant::now());
+        let clients = given_up(&fan) - before;
+        drop(fan);
+        if clients > 0 {
+            let (handle, process) = (&self.handle, &self.id);
+            let stream = STREAMS[stream];
+            tracing::warn!(
+                handle,
+                process,
+                stream,
+                clients,
+                "a client does not read its output in time; what it has no room for is dropped"
+            );
+        }
+        until
+    }
+
+    /// Ends a stream, unless it is the next daemon's.
+    fn end_stream(&self, stream: usize) {
+        let mut fan = lock(&self.fans[stream]);
+        if fan.held {
+            return;
+        }
+        let dropped = fan.end();
+        drop(fan);
+        if dropped > 0 {
+            let (handle, process) = (&self.handle, &self.id);
+            let stream = STREAMS[stream];
+            tracing::warn!(handle, process, stream, bytes = dropped, "output has been dropped");
         }
     }
 
@@ -374,7 +571,7 @@ impl Process {
     ) {
         let mut exit = self.exit.subscribe();
         let Ok(ended) = exit.wait_for(Option::is_some).await.map(|exit| *exit) else { return };
-        let deadline = tokio::time::Instant::now() + LINGER;
+        let deadline = Instant::now() + LINGER;
         for mut pump in pumps {
             // Whoever still holds the pipe is a descendant, which may hold it for ever.
             if tokio::time::timeout_at(deadline, &mut pump).await.is_err() {
@@ -386,7 +583,7 @@ impl Process {
             // The rest of its output and its end are the next daemon's.
             return;
         }
-        self.fans.iter().for_each(|fan| lock(fan).end());
+        (0..STREAMS.len()).for_each(|stream| self.end_stream(stream));
         lock(&self.input).file = None;
         let process = Arc::clone(&self);
         let noted = self.runtime.spawn_blocking(move || {
@@ -461,7 +658,7 @@ impl Process {
 #[derive(Debug)]
 pub struct Attachment {
     process: Arc<Process>,
-    outputs: Option<(mpsc::Receiver<Piece>, mpsc::Receiver<Piece>)>,
+    outputs: Option<(Output, Output)>,
     holds_input: bool,
 }
 
@@ -472,7 +669,7 @@ impl Attachment {
     }
 
     /// This client's queues of stdout and stderr; they end when the process's output does. Once.
-    pub fn take_outputs(&mut self) -> Option<(mpsc::Receiver<Piece>, mpsc::Receiver<Piece>)> {
+    pub fn take_outputs(&mut self) -> Option<(Output, Output)> {
         self.outputs.take()
     }
 
@@ -541,23 +738,69 @@ impl Drop for Attachment {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_client_that_does_not_read_loses_output_and_the_others_do_not() {
-        let mut fan = Fan::default();
-        let (mut idle, mut busy) = (fan.join(), fan.join());
-        let piece = vec![b'x'; MOST_BYTES];
-        let pieces = MOST_QUEUED_BYTES / MOST_BYTES;
-        for _ in 0..2 * pieces {
-            fan.put(&piece);
-            assert_eq!(busy.try_recv().unwrap().len(), MOST_BYTES);
+    /// Puts pieces as soon as no client is waited for; when the last was put.
+    fn fill(fan: &mut Fan, mut now: Instant, pieces: usize) -> Instant {
+        for _ in 0..pieces {
+            while let Some(until) = fan.waits_until(now) {
+                now = until;
+            }
+            fan.put(&[b'x'; MOST_BYTES]);
         }
-        assert_eq!(idle.len(), pieces);
-        drop(idle.try_recv().unwrap());
-        fan.put(&piece);
-        assert_eq!(idle.len(), pieces, "room that is made is used");
+        now
+    }
+
+    fn asking(fan: &mut Fan) -> Output {
+        let output = fan.join();
+        output.queue.asked.store(true, Ordering::Relaxed);
+        output
+    }
+
+    const ROOM: usize = MOST_QUEUED_BYTES / MOST_BYTES;
+
+    #[test]
+    fn a_client_that_does_not_read_is_waited_for_once_and_loses_what_others_get() {
+        let mut fan = Fan::default();
+        let (mut idle, mut busy) = (asking(&mut fan), asking(&mut fan));
+        let begun = Instant::now();
+        let mut now = begun;
+        for _ in 0..2 * ROOM {
+            now = fill(&mut fan, now, 1);
+            assert_eq!(busy.pieces.try_recv().unwrap().len(), MOST_BYTES);
+        }
+        assert_eq!(now - begun, READ_PATIENCE);
+        assert_eq!(idle.pieces.len(), ROOM);
+        drop(idle.pieces.try_recv().unwrap());
+        assert_eq!(fill(&mut fan, now, 3), now, "it is not waited for again");
+        assert_eq!(idle.pieces.len(), ROOM, "room that is made is used");
+        assert_eq!(fan.clients[0].dropped, (ROOM + 2) * MOST_BYTES);
         drop((idle, busy));
-        fan.put(&piece);
+        fan.put(b"x");
         assert!(fan.clients.is_empty());
+        assert_eq!(fan.end(), (ROOM + 2) * MOST_BYTES, "what is lost is told");
+    }
+
+    #[test]
+    fn a_client_that_asks_for_nothing_is_waited_for_only_after_its_attach() {
+        let mut fan = Fan::default();
+        let unwanted = fan.join();
+        let joined = fan.clients[0].joined;
+        assert_eq!(fill(&mut fan, joined, 2 * ROOM), joined + ASK_PATIENCE);
+        drop(unwanted);
+    }
+
+    #[test]
+    fn a_slow_client_is_waited_for_as_long_as_it_reads() {
+        let mut fan = Fan::default();
+        let mut slow = asking(&mut fan);
+        let mut now = fill(&mut fan, Instant::now(), ROOM);
+        for _ in 0..200 {
+            assert!(fan.waits_until(now).is_some());
+            now += READ_PATIENCE / 8;
+            drop(slow.pieces.try_recv().unwrap());
+            assert_eq!(fan.waits_until(now), None);
+            fan.put(&[b'x'; MOST_BYTES]);
+        }
+        assert_eq!(fan.end(), 0);
     }
 
     #[test]
@@ -566,10 +809,16 @@ mod tests {
         fan.put(b" new");
         let (mut first, mut second) = (fan.join(), fan.join());
         fan.end();
-        assert_eq!(&*first.try_recv().unwrap(), b"old new");
+        assert_eq!(&*first.pieces.try_recv().unwrap(), b"old new");
         for client in [&mut first, &mut second] {
-            assert_eq!(client.try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
+            assert_eq!(
+                client.pieces.try_recv().unwrap_err(),
+                mpsc::error::TryRecvError::Disconnected
+            );
         }
-        assert_eq!(fan.join().try_recv().unwrap_err(), mpsc::error::TryRecvError::Disconnected);
+        assert_eq!(
+            fan.join().pieces.try_recv().unwrap_err(),
+            mpsc::error::TryRecvError::Disconnected
+        );
     }
 }

@@ -54,6 +54,36 @@ fn streams_that_come_late_get_everything_once() {
 }
 
 #[test]
+fn a_client_that_reads_slowly_gets_everything() {
+    const PIECE: usize = 64 * 1024;
+    let plot = served();
+    let length = 1000 * PIECE;
+    let (mut control, token) =
+        plot.run_sh("h", "p", &format!("head -c {length} /dev/zero; echo end >&2; exit 7"));
+    let mut stdout = plot.stream("h", "p", &token, "stdout");
+    for piece in 0..1000 {
+        assert_eq!(stdout.exactly(PIECE).len(), PIECE, "piece {piece}");
+        // The process writes faster by far.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(stdout.rest(), "");
+    assert_eq!(plot.stream("h", "p", &token, "stderr").rest(), "end\n");
+    assert_eq!(control.exit_status(), 7);
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody_for_long() {
+    let plot = served();
+    let script = "head -c 40000000 /dev/zero; exit 8";
+    let (mut control, token) = plot.run_sh("h", "p", script);
+    let stuck = plot.stream("h", "p", &token, "stdout");
+    let begun = Instant::now();
+    assert_eq!(control.exit_status(), 8);
+    assert!(begun.elapsed() > Duration::from_secs(5), "it is waited for");
+    drop(stuck);
+}
+
+#[test]
 fn connections_with_one_token_share_the_output_wherever_their_path_leads() {
     let plot = served();
     let script = "while read line; do echo $line; done; exit 2";
@@ -165,7 +195,7 @@ fn what_is_no_frame_closes_everything_without_a_final_frame() {
         assert_eq!(stdout.rest(), "", "{nonsense}");
     }
     let (mut control, _) = plot.run_sh("h", "long", "exec sleep 1000");
-    let endless = "{\"source\":0,\"data\":\"".to_owned() + &"x".repeat(4 << 20);
+    let endless = "{\"process_id\":\"".to_owned() + &"x".repeat(4 << 20);
     control.try_send(endless.as_bytes());
     drop(control);
     let (mut again, _) = plot.attach_to("h", "long");

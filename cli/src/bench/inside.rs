@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::Config;
-use bloomery_garden::process::Piece;
+use bloomery_garden::process::Output;
 use garden_api::{ContainerSpec, CpuLimits, Limits, MemoryLimits, PidLimits, ProcessSpec};
 use garden_sys::supervisor::Exit;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 
 use super::contender::{Contender, Cycle, now, since};
 use super::security;
@@ -81,7 +80,7 @@ impl Inside {
     }
 }
 
-async fn collect(mut pieces: mpsc::Receiver<Piece>) -> Vec<u8> {
+async fn collect(mut pieces: Output) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(piece) = pieces.recv().await {
         all.extend_from_slice(&piece);

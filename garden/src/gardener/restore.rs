@@ -192,6 +192,7 @@ impl Gardener {
                 self.supervisor.release(process.ticket).map_err(unreachable)?;
             }
             container.add_process(&Process::ended(
+                container.handle.clone(),
                 id.clone(),
                 process.ticket,
                 exit,

@@ -115,6 +115,7 @@ impl Gardener {
         let ends = open_streams(&body, spec.tty, record.spec.privileged)?;
 
         let process = Process::new(
+            handle.to_owned(),
             id.clone(),
             self.maker.ticket(),
             spec.tty.is_some(),
@@ -258,8 +259,14 @@ impl Gardener {
             Taken::Nothing => return Err(Error::Plain(format!("process {id} has no streams"))),
         };
         let early = [output.bytes, error.bytes];
-        let process =
-            Process::new(id.to_owned(), ticket, record.terminal, early, self.runtime.clone());
+        let process = Process::new(
+            container.handle.clone(),
+            id.to_owned(),
+            ticket,
+            record.terminal,
+            early,
+            self.runtime.clone(),
+        );
         container.add_process(&process)?;
         let ended = Arc::downgrade(&process);
         self.exits.listen(ticket, move |exit| {

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Mutex as Shared, mpsc, watch};
+use tokio::sync::{Mutex as Shared, watch};
 
-use crate::process::Piece;
+use crate::process::Output;
 
 /// How long a token is good after its process has ended, so that a client slower than the process
 /// still gets all output.
@@ -17,7 +17,7 @@ const AFTER_THE_END: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Outputs {
     /// Of stdout and stderr.
-    pub queues: [Shared<mpsc::Receiver<Piece>>; 2],
+    pub queues: [Shared<Output>; 2],
     /// The attach's client has gone, and its streams with it.
     pub cut: watch::Sender<bool>,
 }
@@ -35,10 +35,7 @@ impl Tokens {
     }
 
     /// Issues a token: a decimal number, from 1, as the original's are.
-    pub(super) fn issue(
-        self: &Arc<Self>,
-        outputs: (mpsc::Receiver<Piece>, mpsc::Receiver<Piece>),
-    ) -> Ticket {
+    pub(super) fn issue(self: &Arc<Self>, outputs: (Output, Output)) -> Ticket {
         let token = (self.issued.fetch_add(1, Ordering::Relaxed) + 1).to_string();
         let queues = [Shared::new(outputs.0), Shared::new(outputs.1)];
         let outputs = Arc::new(Outputs { queues, cut: watch::Sender::new(false) });

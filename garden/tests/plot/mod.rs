@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use bloomery_garden::Gardener;
 use bloomery_garden::config::{Config, Listen};
-use bloomery_garden::process::Piece;
+use bloomery_garden::process::Output;
 use garden_api::{ContainerSpec, ProcessSpec};
 use garden_sys::supervisor::Exit;
 use place::Place;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
 use traces::Traces;
 
 static PLOTS: AtomicU32 = AtomicU32::new(0);
@@ -188,7 +187,7 @@ fn runtime() -> Runtime {
 /// Longer than anything takes here.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn collect(mut pieces: mpsc::Receiver<Piece>) -> String {
+async fn collect(mut pieces: Output) -> String {
     let mut all = Vec::new();
     while let Some(piece) = pieces.recv().await {
         all.extend_from_slice(&piece);

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use bloomery_garden::process::{Attachment, Piece, Process};
+use bloomery_garden::process::{Attachment, Output, Process};
 use garden_api::ProcessSpec;
 use garden_sys::supervisor::Exit;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
 use super::{PATIENCE, Plot};
 
@@ -15,7 +14,7 @@ pub struct Running {
     runtime: Handle,
     pub process: Arc<Process>,
     pub attachment: Attachment,
-    streams: [mpsc::Receiver<Piece>; 2],
+    streams: [Output; 2],
     pub heard: [Vec<u8>; 2],
 }
 
@@ -84,7 +83,7 @@ impl Running {
         let Self { runtime, process, attachment, streams: [mut output, mut error], heard } = self;
         let [mut out, mut err] = heard;
         let ending = async {
-            let all = async |from: &mut mpsc::Receiver<Piece>, into: &mut Vec<u8>| {
+            let all = async |from: &mut Output, into: &mut Vec<u8>| {
                 while let Some(piece) = from.recv().await {
                     into.extend_from_slice(&piece);
                 }
