@@ -204,6 +204,49 @@ fn what_is_no_frame_closes_everything_without_a_final_frame() {
 }
 
 #[test]
+fn stdin_may_come_in_one_frame_of_any_length() {
+    let plot = served();
+    // Text of every kind, cut anywhere.
+    let unit = "a\\n\u{e9}\u{20ac}\\u00e9\\\\\u{1f600}\\ud83d\\ude00";
+    let plain = "a\n\u{e9}\u{20ac}\u{e9}\\\u{1f600}\u{1f600}";
+    let times = (128 << 20) / unit.len();
+    let script = "sha256sum; read more; exit 3";
+    let (mut control, token) = plot.run_sh("h", "p", script);
+    let mut stdout = plot.stream("h", "p", &token, "stdout");
+    let before = peak_memory();
+    let text = unit.repeat(1024);
+    control.send("{\"process_id\":\"p\",\"source\":0,\"data\":\"");
+    for _ in 0..times / 1024 {
+        control.send(&text);
+    }
+    control.send("\"}\n{\"process_id\":\"p\",\"source\":0}\n");
+    let sum = stdout.line();
+    let grown = peak_memory() - before;
+    assert!(grown < 96 << 20, "{grown} bytes for a frame of 128 MiB");
+    let mut hashing = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = hashing.stdin.take().unwrap();
+    let text = plain.repeat(1024);
+    for _ in 0..times / 1024 {
+        std::io::Write::write_all(&mut input, text.as_bytes()).unwrap();
+    }
+    drop(input);
+    let expected = hashing.wait_with_output().unwrap().stdout;
+    assert_eq!(sum, String::from_utf8(expected).unwrap());
+    assert_eq!(control.exit_status(), 3);
+}
+
+/// Bytes of memory that this process had at most; other tests of this program add some to it.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
 fn every_attach_gets_the_output_and_stdin_ends_with_the_last() {
     let plot = served();
     let (mut first, one) = plot.run_sh("h", "p", "cat; echo eof; exit 6");

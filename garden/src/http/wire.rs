@@ -39,6 +39,11 @@ impl Wire {
         self.ahead.drain(..length);
     }
 
+    /// Removes a part of what has been read.
+    pub fn cut(&mut self, part: std::ops::Range<usize>) {
+        self.ahead.drain(part);
+    }
+
     /// Takes everything that has been read, at most `most` bytes.
     pub fn take(&mut self, most: usize) -> Vec<u8> {
         if most >= self.ahead.len() {

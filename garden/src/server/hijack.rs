@@ -19,9 +19,11 @@ use crate::gardener::Gardener;
 use crate::http::{RequestHead, Wire};
 use crate::process::{Attachment, Process};
 
-/// A frame, at most. The official client cuts stdin at 32 KiB, at most six times that in JSON.
+/// A frame, at most, apart from its stdin. That may have any length: the official client sends what a
+/// reader writes by itself (Go's `io.WriterTo`, as `bytes.Reader` is) as one frame.
 const LONGEST_FRAME: usize = 1 << 20;
-/// Up to this length an incomplete frame is looked at whenever more of it comes.
+/// Up to this length an incomplete frame is looked at whenever more of it comes; beyond it the stdin
+/// in it is taken in pieces.
 const SHORT_FRAME: usize = 64 * 1024;
 /// Frames of stdin that wait for the process to read.
 const QUEUED: usize = 8;
@@ -210,7 +212,20 @@ async fn read_frames(wire: &mut Wire, process: &Process, stdin: mpsc::Sender<Inp
                 continue;
             }
             Ok(Scanned::Partial) => {
-                if !more_of_a_frame(wire).await {
+                let taken = match take_stdin(wire) {
+                    Ok(Some(text)) => {
+                        if stdin.send(Input::Text(text)).await.is_err() {
+                            return;
+                        }
+                        true
+                    }
+                    Ok(None) => false,
+                    Err(error) => {
+                        tracing::info!(process = process.id(), %error, "a client sends no frames");
+                        return;
+                    }
+                };
+                if !taken && !more_of_a_frame(wire).await {
                     return;
                 }
                 continue;
@@ -234,6 +249,24 @@ async fn read_frames(wire: &mut Wire, process: &Process, stdin: mpsc::Sender<Inp
     }
 }
 
+/// Takes what there is of the stdin in a long frame that has not come to its end. What stays is the
+/// same frame without it.
+fn take_stdin(wire: &mut Wire) -> Result<Option<String>, go_json::Error> {
+    if wire.ahead().len() < SHORT_FRAME {
+        return Ok(None);
+    }
+    let Some(open) = go_json::open_string(wire.ahead())? else { return Ok(None) };
+    let before: Payload = go_json::decode_value(&open.members)?;
+    let is_stdin =
+        before.source.is_some() && before.tty.is_none() && open.key.eq_ignore_ascii_case("data");
+    if !is_stdin || open.text.is_empty() {
+        return Ok(None);
+    }
+    let (text, taken) = (open.text, open.start..open.start + open.length);
+    wire.cut(taken);
+    Ok(Some(text))
+}
+
 /// Reads on in an incomplete frame, until it is worth another look; `false` if there is no more.
 async fn more_of_a_frame(wire: &mut Wire) -> bool {
     loop {
@@ -242,7 +275,7 @@ async fn more_of_a_frame(wire: &mut Wire) -> bool {
             return false;
         }
         // A frame ends in a brace; looking at every piece of a long one again would be slow.
-        if wire.ahead().len() < SHORT_FRAME || wire.ahead()[seen..].contains(&b'}') {
+        if seen < SHORT_FRAME || wire.ahead()[seen..].contains(&b'}') {
             return true;
         }
     }

@@ -7,12 +7,14 @@
 
 mod decode;
 mod encode;
+mod open;
 mod scan;
 
 use serde::de::DeserializeOwned;
 
 pub use decode::decode_value;
 pub use encode::{encode, encode_compact};
+pub use open::{OpenString, open_string};
 pub use scan::{Scanned, Value, scan};
 
 /// Why a value could not be read; displayed in Go's words.

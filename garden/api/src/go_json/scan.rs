@@ -70,35 +70,35 @@ pub fn scan(text: &[u8], at_end: bool) -> Result<Scanned<'_>, Error> {
     }
 }
 
-enum Stop {
+pub(super) enum Stop {
     Partial,
     Syntax(String),
 }
 
-struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
-    at_end: bool,
+pub(super) struct Scanner<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) at: usize,
+    pub(super) at_end: bool,
 }
 
 impl<'a> Scanner<'a> {
-    fn peek(&self) -> Result<u8, Stop> {
+    pub(super) fn peek(&self) -> Result<u8, Stop> {
         self.text.get(self.at).copied().ok_or(Stop::Partial)
     }
 
-    fn next(&mut self) -> Result<u8, Stop> {
+    pub(super) fn next(&mut self) -> Result<u8, Stop> {
         let byte = self.peek()?;
         self.at += 1;
         Ok(byte)
     }
 
-    fn skip_space(&mut self) {
+    pub(super) fn skip_space(&mut self) {
         while matches!(self.text.get(self.at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
             self.at += 1;
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Stop> {
+    pub(super) fn value(&mut self, depth: usize) -> Result<Value<'a>, Stop> {
         if depth > MAX_DEPTH {
             return Err(Stop::Syntax("exceeded max depth".to_owned()));
         }
@@ -225,7 +225,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn string(&mut self) -> Result<String, Stop> {
+    pub(super) fn string(&mut self) -> Result<String, Stop> {
         self.at += 1;
         let mut bytes = Vec::new();
         loop {
@@ -239,7 +239,7 @@ impl<'a> Scanner<'a> {
         Ok(String::from_utf8(bytes).unwrap_or_else(|err| replace_invalid(err.as_bytes())))
     }
 
-    fn escape(&mut self, bytes: &mut Vec<u8>) -> Result<(), Stop> {
+    pub(super) fn escape(&mut self, bytes: &mut Vec<u8>) -> Result<(), Stop> {
         let byte = match self.next()? {
             byte @ (b'"' | b'\\' | b'/') => byte,
             b'b' => 8,
