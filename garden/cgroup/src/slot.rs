@@ -246,7 +246,8 @@ impl Slot {
 
     /// Sends SIGKILL to all processes of the slot at once, those being forked
     /// included, and waits until they are dead (not: reaped).
-    /// [`Error::NotEmpty`] after `patience`; the signals stay sent.
+    /// [`Error::NotEmpty`] after `patience`; the signals stay sent. A slot that is
+    /// gone has none.
     pub fn kill(&self, patience: Duration) -> Result<(), Error> {
         kill(&self.unified, patience)
     }
@@ -306,8 +307,11 @@ fn is_threaded(error: &std::io::Error) -> bool {
 }
 
 fn kill(directory: &Directory, patience: Duration) -> Result<(), Error> {
-    directory.write("cgroup.kill", "1")?;
-    if wait_empty(directory, patience)? {
+    // Where there is no cgroup, there is no process in it.
+    if ignore_gone(directory.write("cgroup.kill", "1"))?.is_none() {
+        return Ok(());
+    }
+    if ignore_gone(wait_empty(directory, patience))?.unwrap_or(true) {
         Ok(())
     } else {
         Err(Error::NotEmpty { path: directory.path().to_owned(), waited: patience })

@@ -105,6 +105,7 @@ fn a_slot_is_made_found_again_and_removed_without_a_trace() {
     }
     assert_eq!(stage.directories(), before);
     assert!(again.open(7).unwrap_err().is_gone());
+    slot.kill(PATIENCE).unwrap();
     assert!(slot.metrics().unwrap_err().is_gone());
 }
 
