@@ -193,7 +193,7 @@ impl Depot {
     }
 
     /// Every directory's handle, with its record; `Err` says why a record cannot be read:
-    /// `InvalidData` or `UnexpectedEof` where it is none, `Unsupported` where a newer build wrote it.
+    /// `NotFound` where there is none, `Unsupported` where a newer build wrote it.
     pub fn read_all(&self) -> io::Result<Vec<(String, io::Result<Record>)>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(context("list the depot", &self.path))? {
@@ -209,6 +209,11 @@ impl Depot {
 
 /// Reads a record of any version up to ours.
 fn decode(bytes: &[u8]) -> io::Result<Record> {
+    // A record is replaced as a whole, so no daemon's death leaves this, but a loss of power may:
+    // the file was renamed, and its content not on the disk yet.
+    if bytes.iter().all(|&byte| byte == 0) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it is empty since a loss of power"));
+    }
     let mut record: Value = serde_json::from_slice(bytes)?;
     match record["version"].as_u64() {
         Some(1) => {

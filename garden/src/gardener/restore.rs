@@ -291,19 +291,27 @@ fn bring_up_to_date(supervisor: &Supervisor) {
     }
 }
 
-/// Records by handle; `None` where there is none any more, or what is there is no record. A record
-/// that cannot be read just now fails the start: its container runs, and the next start may read it.
+/// Records by handle; `None` where there is none any more. A record that cannot be read fails the
+/// start: its container may run, and nobody but an operator can say that it may go.
 fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     let found =
         depot.read_all().map_err(|error| Error::because("cannot read the depot", &error))?;
     let readable = |(handle, record): (String, std::io::Result<Record>)| match record {
         Ok(record) => Ok((handle, Some(record))),
-        Err(error) if matches!(error.kind(), InvalidData | NotFound | UnexpectedEof) => {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             tracing::warn!(handle, %error, "a container has no record; removing it");
             Ok((handle, None))
         }
-        Err(error) => Err(Error::because(format!("cannot take over container {handle}"), &error)),
+        Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+            Err(Error::because(format!("cannot take over container {handle}"), &error))
+        }
+        Err(error) => Err(Error::because(
+            format!(
+                "cannot take over container {handle} (put its record right, or remove it: the next \
+                 start destroys the container then)"
+            ),
+            &error,
+        )),
     };
     found.into_iter().map(readable).collect()
 }
@@ -353,12 +361,10 @@ mod tests {
         assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     }
     #[test]
-    fn only_what_is_no_record_is_passed_over() {
+    fn only_where_there_is_no_record_a_container_is_passed_over() {
         let place = tempfile::tempdir().unwrap();
         let depot = super::Depot::open(place.path()).unwrap();
-        for (handle, content) in
-            [("torn", Some("{\"version\"")), ("odd", Some("[]")), ("none", None)]
-        {
+        for (handle, content) in [("empty", Some("")), ("blank", Some("\0\0\0")), ("none", None)] {
             std::fs::create_dir(depot.directory(handle)).unwrap();
             if let Some(content) = content {
                 std::fs::write(depot.directory(handle).join("container.json"), content).unwrap();
@@ -371,6 +377,11 @@ mod tests {
         let error = super::read_records(&depot).unwrap_err().to_string();
         assert!(error.contains("container busy") && error.contains("container.json"), "{error}");
         std::fs::remove_dir(depot.directory("busy").join("container.json")).unwrap();
+        for broken in ["{\"version\"", "[]", "garbage", "{\"version\":2,\"spec\":5}"] {
+            std::fs::write(depot.directory("busy").join("container.json"), broken).unwrap();
+            let error = super::read_records(&depot).unwrap_err().to_string();
+            assert!(error.contains("busy/container.json"), "{broken}: {error}");
+        }
         // What a newer build wrote is not ours to remove.
         std::fs::write(depot.directory("busy").join("container.json"), "{\"version\":3}").unwrap();
         let error = super::read_records(&depot).unwrap_err().to_string();
