@@ -24,7 +24,7 @@ mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use listener::Listener;
@@ -46,18 +46,31 @@ pub struct Settings {
     /// How long a connection may be idle between requests. The official client leaves connections
     /// of failed calls open for ever.
     pub idle_patience: Duration,
-    /// Connections at once; further ones wait to be accepted.
+    /// Connections at once that carry requests; further ones wait to be accepted, and idle ones are
+    /// closed meanwhile.
     pub connections: usize,
+    /// Connections at once that belong to a process, of Run, Attach, Stdout and Stderr; further calls
+    /// are refused. They do not count among `connections`.
+    pub hijacked: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
+        let descriptors = most_descriptors();
         Self {
             head_patience: Duration::from_secs(60),
             idle_patience: Duration::from_secs(120),
-            connections: 4096,
+            connections: descriptors / 10,
+            hijacked: descriptors / 5 * 2,
         }
     }
+}
+
+/// Descriptors that this process may have; a tenth is enough for requests, two fifths are for
+/// clients of processes, and the rest for containers.
+fn most_descriptors() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX).min(40960)
 }
 
 /// What all connections share.
@@ -67,6 +80,10 @@ struct Shared {
     tokens: Arc<Tokens>,
     settings: Settings,
     stop: watch::Receiver<bool>,
+    /// Room for connections that belong to processes.
+    hijacked: Arc<Semaphore>,
+    /// Connections wait to be accepted until others end.
+    crowded: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -84,6 +101,22 @@ impl Shared {
     async fn stopped(&self) {
         // A sender that is gone will not stop us any more, but nor does anybody want us to serve.
         let _ = self.stop.clone().wait_for(|stop| *stop).await;
+    }
+
+    /// Waits until connections wait for others to end.
+    async fn crowded(&self) {
+        let _ = self.crowded.subscribe().wait_for(|crowded| *crowded).await;
+    }
+
+    /// A place for a connection that is to belong to a process.
+    fn hijack(&self) -> Result<OwnedSemaphorePermit, Error> {
+        Arc::clone(&self.hijacked).try_acquire_owned().map_err(|_| {
+            let most = self.settings.hijacked;
+            tracing::warn!(most, "a client is refused: too many connections belong to processes");
+            Error::ServiceUnavailable(format!(
+                "{most} connections belong to processes already, and there may be no more of them"
+            ))
+        })
     }
 
     fn is_stopping(&self) -> bool {
@@ -112,7 +145,14 @@ pub async fn serve(
         stopper.send_replace(true);
         stopper.closed().await;
     });
-    let shared = Arc::new(Shared { gardener, tokens: Arc::default(), settings, stop: stopping });
+    let shared = Arc::new(Shared {
+        gardener,
+        tokens: Arc::default(),
+        settings,
+        stop: stopping,
+        hijacked: Arc::new(Semaphore::new(settings.hijacked)),
+        crowded: watch::Sender::new(false),
+    });
     let mut connections = JoinSet::new();
     accept(&listener, &shared, &mut connections).await;
     drop(listener);
@@ -132,7 +172,21 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>, connections: &mut Joi
     let mut warned = false;
     loop {
         let admitted = async {
-            let place = Arc::clone(&room).acquire_owned().await;
+            let place = match Arc::clone(&room).try_acquire_owned() {
+                Ok(place) => place,
+                Err(_) => {
+                    if !shared.crowded.send_replace(true) {
+                        let most = shared.settings.connections;
+                        tracing::warn!(most, "no more connections are accepted until some end");
+                    }
+                    // It is never closed.
+                    let Ok(place) = Arc::clone(&room).acquire_owned().await else {
+                        return std::future::pending().await;
+                    };
+                    place
+                }
+            };
+            shared.crowded.send_replace(false);
             (place, listener.accept().await)
         };
         let (place, accepted) = tokio::select! {
@@ -148,8 +202,7 @@ async fn accept(listener: &Listener, shared: &Arc<Shared>, connections: &mut Joi
                 warned = false;
                 let shared = Arc::clone(shared);
                 connections.spawn(async move {
-                    connection::serve(&shared, wire).await;
-                    drop(place);
+                    connection::serve(&shared, wire, place).await;
                 });
             }
             Err(error) => {

@@ -4,6 +4,7 @@ mod plot;
 
 use std::time::{Duration, Instant};
 
+use bloomery_garden::server::Settings;
 use plot::{Plot, wait_until};
 
 /// A served Garden with a container `h`.
@@ -276,6 +277,38 @@ fn a_grandchild_that_holds_stdout_delays_the_status_only_briefly() {
     assert_eq!(control.exit_status(), 3);
     assert_eq!(plot.stream("h", "p", &token, "stdout").rest(), "out\n");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn beyond_the_most_clients_of_processes_calls_are_refused_and_all_else_goes_on() {
+    let mut plot = Plot::new();
+    plot.serve_as(Settings { connections: 2, hijacked: 4, ..Settings::default() });
+    plot.create("h");
+    let (mut control, token) = plot.run_sh("h", "p", "exec sleep 1000");
+    let stdout = plot.stream("h", "p", &token, "stdout");
+    let others = [0, 1].map(|_| plot.attach_to("h", "p"));
+    for (method, path, body) in [
+        ("GET", "/containers/h/processes/p".to_owned(), ""),
+        ("POST", "/containers/h/processes".to_owned(), "{\"path\":\"true\"}"),
+        ("GET", format!("/containers/h/processes/p/attaches/{token}/stderr"), ""),
+    ] {
+        let (status, said) = plot.ask(method, &path, body);
+        assert_eq!(status, 500, "{said}");
+        assert!(said.contains("ServiceUnavailableError") && said.contains("no more"), "{said}");
+    }
+    // Idle connections give way to those that ask.
+    let idle = [0, 1, 2].map(|_| plot.connect());
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(plot.ask("GET", "/ping", ""), (200, "{}\n".into()));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    drop((idle, stdout, others));
+    control.send("{\"signal\":1}\n");
+    assert_eq!(control.exit_status(), 137);
+    wait_until("there is room again", || {
+        plot.ask("GET", "/containers/h/processes/nope", "").0 == 404
+    });
 }
 
 #[test]

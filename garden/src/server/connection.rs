@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::reply::{self, Reply};
 use super::route::{Call, Route, route};
 use super::{Shared, calls, files, hijack, streams};
@@ -12,6 +14,8 @@ use crate::http::{BadRequest, Body, RequestHead, Wire};
 const MOST_DISCARDED: usize = 256 * 1024;
 /// How long the rest of a body may take, and a client to close its side after we have closed ours.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a connection may be idle while others wait to be accepted.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a client may take to read an answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -28,7 +32,8 @@ enum After {
     Close,
 }
 
-pub(super) async fn serve(shared: &Shared, mut wire: Wire) {
+/// Serves a connection. Its `place` among those that carry requests is free once it is hijacked.
+pub(super) async fn serve(shared: &Shared, mut wire: Wire, place: OwnedSemaphorePermit) {
     loop {
         let mut head = match next(shared, &mut wire).await {
             Next::Request(head) => head,
@@ -66,6 +71,7 @@ pub(super) async fn serve(shared: &Shared, mut wire: Wire) {
             Route::Call { call: Call::Run, handle, .. } => {
                 match hijack::run(shared, &mut wire, &mut head, handle).await {
                     Ok(attached) => {
+                        drop(place);
                         log(&head, 201, begun);
                         return hijack::converse(shared, wire, &head, attached).await;
                     }
@@ -75,16 +81,21 @@ pub(super) async fn serve(shared: &Shared, mut wire: Wire) {
             Route::Call { call: Call::Attach, handle, item } => {
                 match hijack::attach(shared, &mut wire, &mut head, handle, item).await {
                     Ok(attached) => {
+                        drop(place);
                         log(&head, 200, begun);
                         return hijack::converse(shared, wire, &head, attached).await;
                     }
                     Err(reply) => reply,
                 }
             }
-            Route::Call { call: Call::Output(stream), item, .. } => {
-                log(&head, 200, begun);
-                return streams::serve(shared, wire, &head, &item, stream).await;
-            }
+            Route::Call { call: Call::Output(stream), item, .. } => match shared.hijack() {
+                Ok(_seat) => {
+                    drop(place);
+                    log(&head, 200, begun);
+                    return streams::serve(shared, wire, &head, &item, stream).await;
+                }
+                Err(error) => Reply::failure(&error),
+            },
             Route::OtherMethods(allow) => Reply::other_methods(allow),
             Route::Nowhere if head.method == "OPTIONS" && head.target.path == "*" => {
                 Reply::nothing()
@@ -109,8 +120,17 @@ fn log(head: &RequestHead, status: u16, begun: Instant) {
 async fn next(shared: &Shared, wire: &mut Wire) -> Next {
     let begun = async {
         if wire.ahead().is_empty() {
-            let idle = tokio::time::timeout(shared.settings.idle_patience, wire.fill()).await;
-            if !matches!(idle, Ok(Ok(true))) {
+            let others_wait = async {
+                tokio::time::sleep(CROWDED_PATIENCE).await;
+                shared.crowded().await;
+            };
+            let filled = tokio::select! {
+                biased;
+                filled = wire.fill() => matches!(filled, Ok(true)),
+                () = tokio::time::sleep(shared.settings.idle_patience) => false,
+                () = others_wait => false,
+            };
+            if !filled {
                 return Next::End;
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use garden_api::go_json::{self, Scanned};
 use garden_api::{Payload, ProcessSpec, Signal};
 use garden_sys::supervisor::Exit;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::calls::{self, Forms};
 use super::reply::{self, Reply};
@@ -39,6 +39,8 @@ pub(super) struct Attached {
     process: Arc<Process>,
     attachment: Attachment,
     ticket: Ticket,
+    /// Its connection's place among those of processes.
+    _seat: OwnedSemaphorePermit,
     /// The container's grace time stands still for as long as the client is connected.
     hold: Call,
 }
@@ -51,6 +53,7 @@ pub(super) async fn run(
     handle: String,
 ) -> Result<Attached, Reply> {
     let body = calls::read_body(wire, head, Forms::AreLost).await?;
+    let seat = shared.hijack().map_err(|error| Reply::failure(&error))?;
     let start = move |gardener: &Arc<Gardener>| {
         let spec: ProcessSpec = calls::decode(&body)?;
         let hold = gardener.hold(&handle)?;
@@ -59,7 +62,7 @@ pub(super) async fn run(
     };
     let started = shared.call(start).await;
     started
-        .and_then(|(handle, process, hold)| join(shared, 201, handle, process, hold))
+        .and_then(|(handle, process, hold)| join(shared, 201, handle, process, hold, seat))
         .map_err(|error| Reply::failure(&error))
 }
 
@@ -73,11 +76,12 @@ pub(super) async fn attach(
 ) -> Result<Attached, Reply> {
     // What follows the head is frames; a body that somebody sent is none.
     calls::read_body(wire, head, Forms::AreRead).await?;
+    let seat = shared.hijack().map_err(|error| Reply::failure(&error))?;
     let gardener = &shared.gardener;
     gardener
         .hold(&handle)
         .and_then(|hold| Ok((gardener.process(&handle, &id)?, hold)))
-        .and_then(|(process, hold)| join(shared, 200, handle, process, hold))
+        .and_then(|(process, hold)| join(shared, 200, handle, process, hold, seat))
         .map_err(|error| Reply::failure(&error))
 }
 
@@ -87,12 +91,13 @@ fn join(
     handle: String,
     process: Arc<Process>,
     hold: Call,
+    seat: OwnedSemaphorePermit,
 ) -> Result<Attached, Error> {
     let mut attachment = process.attach();
     let outputs = attachment.take_outputs();
     let outputs = outputs.ok_or_else(|| Error::Plain("an attach without output".into()))?;
     let ticket = shared.tokens.issue(outputs);
-    Ok(Attached { status, handle, process, attachment, ticket, hold })
+    Ok(Attached { status, handle, process, attachment, ticket, _seat: seat, hold })
 }
 
 /// How a conversation ends.
@@ -110,7 +115,7 @@ pub(super) async fn converse(
     head: &RequestHead,
     attached: Attached,
 ) {
-    let Attached { status, handle, process, mut attachment, ticket, hold } = attached;
+    let Attached { status, handle, process, mut attachment, ticket, _seat, hold } = attached;
     let id = process.id().to_owned();
     let first =
         Payload { process_id: id.clone(), stream_id: ticket.token.clone(), ..Payload::default() };
