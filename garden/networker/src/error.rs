@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::cidr::InvalidCidr;
+use crate::cidr::{InvalidCidr, Ipv4Network};
 use crate::egress::EgressError;
 use crate::ports::PortError;
 use crate::subnets::SubnetError;
@@ -22,6 +22,14 @@ pub enum Error {
     /// Not a rule.
     #[error(transparent)]
     Egress(#[from] EgressError),
+    /// What the host reaches by itself would be a container's.
+    #[error("the requested subnet ({subnet}) overlaps a network of the host ({host})")]
+    OverlapsHost {
+        /// What was asked for.
+        subnet: Ipv4Network,
+        /// What the host is in.
+        host: Ipv4Network,
+    },
     /// Beyond 65535.
     #[error("port {0} is out of range")]
     PortOutOfRange(u32),

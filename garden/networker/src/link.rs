@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
+use crate::cidr::Ipv4Network;
 use crate::message::{Attributes, Message, Messages, flag, u32_at};
 use crate::namespace;
 use crate::socket::{Protocol, Socket};
@@ -325,6 +326,28 @@ pub(crate) fn uplink_of(socket: &mut Socket, address: Ipv4Addr) -> io::Result<Op
     })?;
     let Some(index) = found else { return Ok(None) };
     Ok(by_index(socket, index)?.map(|link| Uplink { address, mtu: link.mtu }))
+}
+
+/// Networks that the host is in, apart from those of links whose names begin with `own`.
+pub(crate) fn connected(socket: &mut Socket, own: &str) -> io::Result<Vec<Ipv4Network>> {
+    let own: Vec<u32> = list(socket, own)?.into_iter().map(|link| link.index).collect();
+    let mut request = Messages::new();
+    request.push(GETADDR, flag::DUMP, &address_header(0, 0), |_| {});
+    let mut found = Vec::new();
+    socket.ask(&request, |message| {
+        if u32_at(message.body, 4).is_some_and(|index| own.contains(&index)) {
+            return;
+        }
+        let attributes = message.attributes(ADDRESS_HEADER);
+        let address = |kind| attributes.clone().get(kind).and_then(|a| ipv4(a.value));
+        let prefix = message.body.get(1).copied();
+        // On a point-to-point link the network is the peer's.
+        let network = address(kind::IFA_ADDRESS).zip(prefix);
+        let local = address(kind::IFA_LOCAL).map(|local| (local, 32));
+        let networks = [network, local].into_iter().flatten();
+        found.extend(networks.filter_map(|(base, prefix)| Ipv4Network::containing(base, prefix)));
+    })?;
+    Ok(found)
 }
 
 fn by_index(socket: &mut Socket, index: u32) -> io::Result<Option<Link>> {

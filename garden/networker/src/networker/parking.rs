@@ -71,6 +71,7 @@ impl Networker {
         namespace: impl FnOnce() -> io::Result<OwnedFd>,
     ) -> Result<(), Error> {
         let request = Request::parse(request)?;
+        self.check_host(request)?;
         let mut state = self.shared.state();
         let parked =
             *state.parked.get(&number).ok_or_else(|| Error::Unattached(self.link_name(number)))?;
@@ -93,6 +94,19 @@ impl Networker {
         let attached = Attached { number, lease, ports: Vec::new(), egress: Vec::new() };
         state.attached.insert(handle.to_owned(), attached);
         Ok(())
+    }
+
+    /// The host's neighbours are not to become containers.
+    fn check_host(&self, request: Request) -> Result<(), Error> {
+        let (Request::Subnet(subnet) | Request::Address(Lease { subnet, .. })) = request else {
+            return Ok(());
+        };
+        let connected = link::connected(&mut self.shared.route(), &self.policy.links)
+            .map_err(Error::io("list the host's addresses"))?;
+        match connected.into_iter().find(|host| host.overlaps(subnet)) {
+            Some(host) => Err(Error::OverlapsHost { subnet, host }),
+            None => Ok(()),
+        }
     }
 
     /// Takes an address, from a parked link if need be, or as soon as a leaving link is gone.

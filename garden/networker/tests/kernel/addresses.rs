@@ -176,3 +176,17 @@ fn a_name_server_on_the_hosts_loopback_answers_at_the_gateway() {
     assert!(container.place.connect(gateway, 54).is_err());
     drop(closed);
 }
+
+#[test]
+fn networks_of_the_host_are_not_given_to_containers() {
+    let world = World::new();
+    for asked in ["192.0.2.0/24", "192.0.2.1", "192.0.0.0/16", "192.0.2.64/26", "127.0.0.0/24"] {
+        let refused = world.container_in("a", asked).err().unwrap();
+        assert!(refused.contains("overlaps a network of the host"), "{asked}: {refused}");
+    }
+    assert!(world.outside.pings(HOST), "the host is where it was");
+    // Links of containers are no networks of the host's own.
+    let first = world.container_in("a", "10.20.0.0/24").unwrap();
+    let second = world.container_in("b", "10.20.0.0/24").unwrap();
+    assert_ne!(first.address(), second.address());
+}
