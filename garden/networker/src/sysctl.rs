@@ -17,6 +17,13 @@ use std::time::{Duration, Instant};
 /// What must be set, and to what.
 const NEEDED: [(&str, &str); 1] = [("net.ipv4.ip_forward", "1")];
 
+/// The kernel changes these together with `net.ipv4.ip_forward` (ip-sysctl): whether redirects are
+/// believed, and every interface's own forwarding.
+const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
+const INTERFACES: &str = "net/ipv4/conf";
+/// In a table's comment; the kernel takes no more than 128 bytes of it.
+const LONGEST_COMMENT: usize = 120;
+
 /// How long another daemon may take to read and change the settings.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
@@ -46,18 +53,54 @@ impl Turn {
     }
 }
 
-/// Settings as they were before any daemon changed them: name and value.
+/// Settings as they were before any daemon changed them: name and value. Names are written with
+/// slashes where an interface's is in them, which may have dots; `net.ipv4.ip_forward` sorts before
+/// what changes with it, and is put back first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Before(BTreeMap<String, String>);
 
-/// As in a table's comment.
+/// As in a table's comment, as far as it has room.
 impl fmt::Display for Before {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut room = LONGEST_COMMENT;
         for (place, (name, value)) in self.0.iter().enumerate() {
-            write!(f, "{}{name}={value}", if place > 0 { " " } else { "" })?;
+            let pair = format!("{}{name}={value}", if place > 0 { " " } else { "" });
+            let Some(left) = room.checked_sub(pair.len()) else { break };
+            room = left;
+            f.write_str(&pair)?;
         }
         Ok(())
     }
+}
+
+/// Whether it is something that we would put back.
+fn is_ours(name: &str) -> bool {
+    let interface = |rest: &str| {
+        let name = rest.strip_prefix('/').and_then(|rest| rest.strip_suffix("/forwarding"));
+        name.is_some_and(|name| !name.contains('/') && !matches!(name, "" | "." | ".."))
+    };
+    name == REDIRECTS
+        || NEEDED.iter().any(|(needed, _)| name == *needed)
+        || name.strip_prefix(INTERFACES).is_some_and(interface)
+}
+
+/// What putting `net.ipv4.ip_forward` back to 0 would change beside it.
+fn beside_forwarding() -> io::Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let redirects = fs::read_to_string(file(REDIRECTS))?;
+    if redirects.trim() != "1" {
+        found.push((REDIRECTS.to_owned(), redirects.trim().to_owned()));
+    }
+    for interface in fs::read_dir(file(INTERFACES))?.flatten() {
+        let Ok(interface) = interface.file_name().into_string() else { continue };
+        let name = format!("{INTERFACES}/{interface}/forwarding");
+        // One may go meanwhile.
+        let Ok(forwarding) = fs::read_to_string(file(&name)) else { continue };
+        if forwarding.trim() != "0" && is_ours(&name) {
+            found.push((name, forwarding.trim().to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 impl Before {
@@ -72,7 +115,7 @@ impl Before {
         for comment in comments {
             let pairs = comment.split_whitespace().filter_map(|pair| pair.split_once('='));
             // Anybody may write comments: nothing is believed but values for what we would set.
-            let pairs = pairs.filter(|(name, _)| NEEDED.iter().any(|(needed, _)| name == needed));
+            let pairs = pairs.filter(|(name, _)| is_ours(name));
             for (name, value) in pairs {
                 before.0.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
@@ -80,8 +123,9 @@ impl Before {
         for (name, value) in NEEDED {
             let present = fs::read_to_string(file(name))?;
             let present = present.trim();
-            if present != value {
-                before.0.entry(name.to_owned()).or_insert_with(|| present.to_owned());
+            if present != value && !before.0.contains_key(name) {
+                before.0.insert(name.to_owned(), present.to_owned());
+                before.0.extend(beside_forwarding()?);
             }
         }
         if !before.0.is_empty() {
@@ -116,7 +160,11 @@ pub(crate) fn set() -> io::Result<()> {
 /// Puts back what `memory` says, in the calling thread's network namespace, and forgets it.
 pub(crate) fn restore(memory: &Path) -> io::Result<()> {
     for (name, value) in Before::read(memory)?.0 {
-        fs::write(file(&name), &value)?;
+        match fs::write(file(&name), &value) {
+            // An interface that has gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            written => written?,
+        }
         tracing::info!(sysctl = name, value, "put back");
     }
     match fs::remove_file(memory) {
@@ -126,5 +174,6 @@ pub(crate) fn restore(memory: &Path) -> io::Result<()> {
 }
 
 fn file(name: &str) -> PathBuf {
-    Path::new("/proc/sys").join(name.replace('.', "/"))
+    let below = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
+    Path::new("/proc/sys").join(below)
 }

@@ -280,3 +280,25 @@ fn a_state_that_is_not_ones_own_is_refused() {
     assert_eq!(world.links(), ["wt-1"]);
     drop(a);
 }
+
+#[test]
+fn what_changes_with_forwarding_is_put_back_with_it() {
+    let mut world = World::new();
+    world.networker().raze().unwrap();
+    world.kill();
+    let shown = "sysctl -n net.ipv4.ip_forward net.ipv4.conf.all.accept_redirects \
+                 net.ipv4.conf.uplink.forwarding net.ipv4.conf.lo.forwarding";
+    world
+        .host
+        .run("sysctl -q -w net.ipv4.conf.all.accept_redirects=0 net.ipv4.conf.uplink.forwarding=1");
+    let before = world.host.run(shown);
+    assert_eq!(before, "0\n0\n1\n0\n");
+    world.start();
+    world.networker().settle(&HashSet::new()).unwrap();
+    assert_eq!(world.host.run(FORWARDING), "1\n");
+    // A daemon that is killed has written down what it found.
+    world.kill();
+    world.start();
+    world.networker().raze().unwrap();
+    assert_eq!(world.host.run(shown), before);
+}
