@@ -1,5 +1,5 @@
 //! `bloomery bench`: what a container costs, side by side with the runtimes here; what a push takes
-//! ([`push`]), and what a platform costs that nobody asks ([`idle`]).
+//! ([`push()`]), and what a platform costs that nobody asks ([`idle()`]).
 //!
 //! ```text
 //! place ─> contenders ─> check from inside ─> rounds ─> the rest ─> rows ─> table, plot, JSON
