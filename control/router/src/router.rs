@@ -78,8 +78,12 @@ pub async fn serve(
 
     let (connections, filled) = (TaskTracker::new(), CancellationToken::new());
     let serving = async {
-        // A table that has just begun to fill would send clients away.
-        let _ = timeout(config.start_response_delay_interval, filled.cancelled()).await;
+        // A table that has just begun to fill would send clients away. Without a delay the router is
+        // healthy before anybody can ask.
+        if !config.start_response_delay_interval.is_zero() {
+            // Late is as good as told: no registrar is waited for longer.
+            let _ = timeout(config.start_response_delay_interval, filled.cancelled()).await;
+        }
         for (listeners, tls) in [(listeners.http, None), (listeners.https, tls)] {
             for listener in listeners {
                 let listener = ready("requests", listener)?;
