@@ -14,7 +14,7 @@ use crate::processes;
 #[derive(clap::Args, Debug)]
 pub struct Flags {
     #[command(flatten)]
-    platform: platform::Flags,
+    platform: platform::Basis,
     /// Watch for so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     seconds: u64,

@@ -14,7 +14,7 @@ use crate::up;
 
 /// Where and on what.
 #[derive(clap::Args, Debug)]
-pub struct Flags {
+pub struct Basis {
     /// The root file system of apps, instead of the one that `bloomery up` makes.
     #[arg(long, value_name = "PATH")]
     stack: Option<PathBuf>,
@@ -39,7 +39,7 @@ const DOMAIN: &str = "bloomery.localhost";
 
 impl Platform {
     /// Starts it, and logs a client in.
-    pub fn start(flags: &Flags) -> anyhow::Result<Self> {
+    pub fn start(flags: &Basis) -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!("the bench makes containers and needs to be root");
         }

@@ -17,7 +17,7 @@ use super::{machine, table, write_json};
 #[derive(clap::Args, Debug)]
 pub struct Flags {
     #[command(flatten)]
-    platform: platform::Flags,
+    platform: platform::Basis,
     /// So many pushes of each kind.
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     rounds: u32,
