@@ -19,6 +19,8 @@ use crate::{say, summary};
 
 /// How long staging may take.
 const STAGING: Duration = Duration::from_secs(15 * 60);
+/// For what staging has said last.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// How long an app may take to start.
 const STARTUP: Duration = Duration::from_secs(5 * 60);
 
@@ -148,8 +150,9 @@ async fn stage(client: &mut Client, app: &App, package: &str) -> Result<String, 
         never = follow(&mut beside, tail.as_mut().ok()) => match never {},
     };
     if let Ok(tail) = &mut tail {
-        let said = tail.say_new(client, Some("STG")).await;
-        said.unwrap_or_else(|error| eprintln!("{error}"));
+        // Lines that are there come at once; a server may hold the answer while there are none.
+        let said = tokio::time::timeout(LAST_LOOK, tail.say_new(client, Some("STG"))).await;
+        said.unwrap_or(Ok(())).unwrap_or_else(|error| eprintln!("{error}"));
     }
     ended.unwrap_or_else(|_| Err(limit()))
 }
