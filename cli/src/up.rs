@@ -25,6 +25,7 @@ use anyhow::{Context, bail};
 
 pub use installation::Installation;
 pub use place::Place;
+pub use sample::wait_for_answer;
 use supervisor::Succession;
 pub use supervisor::processes;
 use tracing_subscriber::filter::LevelFilter;
@@ -227,10 +228,7 @@ pub fn status(place: &Place) -> anyhow::Result<()> {
         processes.push(format!("{name} {pid} ({:.0} MiB)", kib / 1024.0));
     }
     println!("processes {} · {total:.0} MiB in all", processes.join(" · "));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime()?;
     match runtime.block_on(platform::overview(&place.platform_run())) {
         Ok(seen) => {
             println!(
@@ -310,4 +308,12 @@ pub fn ensure_stack() -> anyhow::Result<std::path::PathBuf> {
     let place = Place::default();
     place.make()?;
     stack::ensure(place.data())
+}
+
+/// For one thing at a time.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }

@@ -1,7 +1,5 @@
 //! `bloomery bench push`: from a directory to an answering URL, step by step.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +10,7 @@ use super::interrupt::Interrupt;
 use super::platform::{self, Platform, run, write_app};
 use super::row::{Bounds, Rows, at_most};
 use super::{machine, table, write_json};
+use crate::up;
 
 /// Of `bloomery bench push`.
 #[derive(clap::Args, Debug)]
@@ -111,24 +110,10 @@ fn steps(said: &str) -> anyhow::Result<[f64; STEPS.len()]> {
 fn wait_for(platform: &Platform, app: &str, page: &str) -> anyhow::Result<()> {
     let host = platform.url(&format!("{app}.apps"));
     let host = host.trim_start_matches("http://");
-    let began = Instant::now();
-    while !shows(platform.port(), host, page).unwrap_or(false) {
-        if began.elapsed() > PATIENCE {
-            bail!("http://{host} does not show the page {page:?}");
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
-}
-
-fn shows(port: u16, host: &str, page: &str) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.take(1 << 16).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    Ok(answer.starts_with("HTTP/1.1 200") && answer.ends_with(page))
+    up::wait_for_answer(host, platform.port(), PATIENCE, |answer| {
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with(page)
+    })
+    .with_context(|| format!("http://{host} does not show the page {page:?}"))
 }
 
 fn cf(program: &PathBuf, platform: &Platform) -> Command {

@@ -19,6 +19,8 @@ const FILES: [(&str, &str); 2] = [
 ];
 /// For the router to learn of an instance that runs.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two questions to it.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Pushes the sample app and returns once its URL answers.
 pub fn push(place: &Place, installation: &Installation) -> anyhow::Result<()> {
@@ -26,10 +28,7 @@ pub fn push(place: &Place, installation: &Installation) -> anyhow::Result<()> {
     let directory = place.data().join("sample").join(NAME);
     write(&directory)?;
     let session = Session(place.run().join("sample.json"));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         println!();
         let login = Login {
@@ -56,7 +55,9 @@ pub fn push(place: &Place, installation: &Installation) -> anyhow::Result<()> {
             .context("cannot push the sample app")
     })?;
     let host = format!("{NAME}.{}", installation.apps_authority());
-    wait_for_answer(&host, installation.port)?;
+    wait_for_answer(&host, installation.port, PATIENCE, |answer| {
+        answer.lines().next().is_some_and(|status| status.contains(" 200 "))
+    })?;
     println!(
         "\n  Sample    http://{host}    pushed, and answers after {:.1} s",
         started.elapsed().as_secs_f64()
@@ -84,14 +85,22 @@ fn write(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wait_for_answer(host: &str, port: u16) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the router's answer for an app, head and body, is the right one. The router is asked
+/// whatever the name resolves to.
+pub fn wait_for_answer(
+    host: &str,
+    port: u16,
+    patience: Duration,
+    is_right: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
-        let said = ask(host, port);
-        match said {
-            Ok(status) if status.contains(" 200 ") => return Ok(()),
-            _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            Ok(status) => bail!("http://{host} answers {status}"),
+        match ask(host, port, patience) {
+            Ok(answer) if is_right(&answer) => return Ok(()),
+            _ if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            Ok(answer) => {
+                bail!("http://{host} answers {}", answer.lines().next().unwrap_or_default())
+            }
             Err(error) => {
                 return Err(error).with_context(|| format!("http://{host} does not answer"));
             }
@@ -99,13 +108,11 @@ fn wait_for_answer(host: &str, port: u16) -> anyhow::Result<()> {
     }
 }
 
-/// The first line of the answer, from the router whatever the name resolves to.
-fn ask(host: &str, port: u16) -> std::io::Result<String> {
+fn ask(host: &str, port: u16, patience: Duration) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
-    stream.take(1024).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    Ok(answer.lines().next().unwrap_or_default().to_owned())
+    stream.take(1 << 16).read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

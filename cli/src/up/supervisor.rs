@@ -73,10 +73,7 @@ fn supervise(
     succession: Succession,
     ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = super::runtime()?;
     runtime.block_on(async {
         let mut parts = Parts::find(place)?;
         let kept = parts.keep_up(place, installation, socket, succession, ready).await;
@@ -88,10 +85,7 @@ fn supervise(
 
 /// Ends what a supervisor has left that was killed together with its stand-by.
 pub fn end_left_over(place: &Place) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = super::runtime()?;
     runtime.block_on(async { Parts::find(place)?.end(place).await })
 }
 

@@ -5,67 +5,14 @@ mod certificates;
 mod rig;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
+use platform_tests::{CLIENTS, Extent, Seen};
 use rig::{DAEMONS, Rig, eventually};
-
-/// So many ask the app at a time. A killed router may lose what each of them has in flight.
-const CLIENTS: usize = 4;
-
-/// What clients have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    answers: AtomicU64,
-    lost: Mutex<Vec<String>>,
-    lives: Mutex<BTreeSet<String>>,
-}
 
 /// Clients ask an app while something happens, and for a while after that.
 fn meanwhile(rig: &Rig, app: &str, happens: impl FnOnce()) -> Seen {
-    let seen = Seen::default();
-    let is_over = AtomicBool::new(false);
-    let ask = || {
-        while !is_over.load(Ordering::SeqCst) {
-            match rig.life(app) {
-                Ok(life) => {
-                    seen.lives.lock().unwrap().insert(life);
-                    seen.answers.fetch_add(1, Ordering::SeqCst);
-                }
-                Err(instead) => seen.lost.lock().unwrap().push(instead),
-            }
-            // They are users, and no flood.
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    };
-    let more = |number| {
-        let wanted = seen.answers.load(Ordering::SeqCst) + number;
-        eventually("clients get answers", || {
-            let now = seen.answers.load(Ordering::SeqCst);
-            if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}: {seen:?}")) }
-        });
-    };
-    std::thread::scope(|scope| {
-        let over = Over(&is_over);
-        for _ in 0..CLIENTS {
-            scope.spawn(ask);
-        }
-        more(10);
-        happens();
-        more(20);
-        drop(over);
-    });
-    seen
-}
-
-/// Clients end with it, however what they wait for ends.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+    let extent = Extent { before: 10, after: 20, patience: rig::PATIENCE };
+    platform_tests::meanwhile(|| rig.life(app), extent, happens)
 }
 
 #[test]
@@ -83,12 +30,11 @@ fn an_app_goes_on_when_any_daemon_is_killed() {
                 rig.kill(daemon);
                 rig.start(daemon);
             });
-            let lost = seen.lost.into_inner().unwrap();
+            let lost = seen.lost();
             // Its socket is ours: what is not in flight waits for the next one.
             let most = if daemon == "router" { CLIENTS } else { 0 };
             assert!(lost.len() <= most, "{daemon}: {lost:?}");
-            let lives = seen.lives.into_inner().unwrap();
-            assert_eq!(lives, BTreeSet::from([life.clone()]), "{daemon}");
+            assert_eq!(seen.lives(), BTreeSet::from([life.clone()]), "{daemon}");
         }
         assert_eq!(rig.instances(), instances, "the same instance on the same cell");
         assert_eq!(rig.containers(), containers, "nothing was made or destroyed");

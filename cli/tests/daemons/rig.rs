@@ -27,7 +27,7 @@ mod place;
 use place::Place;
 
 /// Longer than anything takes here, on the busiest host.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const BLOOMERY: &str = env!("CARGO_BIN_EXE_bloomery");
 const ROUTER: u16 = 8081;
 const GARDEN: u16 = 7777;
@@ -69,15 +69,8 @@ fn port(daemon: &str) -> Option<u16> {
 }
 
 /// Waits until there is an answer; panics with the last words about its absence if there is none.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(found) => return found,
-            Err(instead) => assert!(Instant::now() < deadline, "{what}: {instead}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    platform_tests::within(PATIENCE, what, look)
 }
 
 /// One of everything.

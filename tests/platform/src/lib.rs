@@ -10,12 +10,14 @@
 mod api;
 pub mod apps;
 mod cache;
+mod clients;
 mod http;
 mod platform;
 mod world;
 
 pub use api::{Api, SPACE, Step, Told, guid};
 pub use cache::{program, python_packages, stack};
+pub use clients::{CLIENTS, Extent, Seen, meanwhile};
 pub use http::Answer;
 pub use platform::{Part, Platform};
 pub use world::{Process, World};
@@ -26,8 +28,13 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits until there is an answer; panics with the last words about its absence if there is none.
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// The same, with a patience of its own.
+pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(found) => return found,

@@ -2,79 +2,23 @@
 //! under way succeeds or can be repeated.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use bbs_models::TasksRequest;
-use platform_tests::{Part, Platform, Step, Told, apps, eventually};
-
-/// So many ask the app at a time. A killed router may lose what each of them has in flight.
-const CLIENTS: usize = 4;
-
-/// What clients have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    answers: AtomicU64,
-    lost: Mutex<Vec<String>>,
-    lives: Mutex<BTreeSet<String>>,
-    slowest: Mutex<Duration>,
-}
+use platform_tests::{
+    CLIENTS, Extent, PATIENCE, Part, Platform, Seen, Step, Told, apps, eventually,
+};
 
 /// Clients ask an app while something happens, and for a while after that.
 fn meanwhile(platform: &Platform, host: &str, happens: impl FnOnce()) -> Seen {
-    let seen = Seen::default();
-    let is_over = AtomicBool::new(false);
-    let ask = || {
-        while !is_over.load(Ordering::SeqCst) {
-            let started = Instant::now();
-            match platform.app(host, "/") {
-                Ok(answer) if answer.status == 200 => {
-                    let life = answer.json()["life"].to_string();
-                    seen.lives.lock().unwrap().insert(life);
-                    seen.answers.fetch_add(1, Ordering::SeqCst);
-                }
-                Ok(answer) => seen.lost.lock().unwrap().push(format!(
-                    "{} {} {}",
-                    answer.status,
-                    answer.header("x-cf-routererror"),
-                    answer.text()
-                )),
-                Err(error) => seen.lost.lock().unwrap().push(error.to_string()),
-            }
-            let mut slowest = seen.slowest.lock().unwrap();
-            *slowest = (*slowest).max(started.elapsed());
-            drop(slowest);
-            // They are users, and no flood.
-            std::thread::sleep(Duration::from_millis(5));
+    let ask = || match platform.app(host, "/") {
+        Ok(answer) if answer.status == 200 => Ok(answer.json()["life"].to_string()),
+        Ok(answer) => {
+            let error = answer.header("x-cf-routererror");
+            Err(format!("{} {error} {}", answer.status, answer.text()))
         }
+        Err(error) => Err(error.to_string()),
     };
-    let more = |number| {
-        let wanted = seen.answers.load(Ordering::SeqCst) + number;
-        eventually("clients get answers", || {
-            let now = seen.answers.load(Ordering::SeqCst);
-            if now >= wanted { Ok(()) } else { Err(format!("{now} of {wanted}: {seen:?}")) }
-        });
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..CLIENTS {
-            scope.spawn(ask);
-        }
-        // However this ends, the clients end.
-        let _over = Over(&is_over);
-        more(20);
-        happens();
-        more(50);
-    });
-    seen
-}
-
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
+    platform_tests::meanwhile(ask, Extent { before: 20, after: 50, patience: PATIENCE }, happens)
 }
 
 /// Kills a part and waits until everything is there again and answers.
@@ -103,17 +47,14 @@ fn apps_and_their_clients_do_not_notice_that_a_process_is_killed() -> Told<()> {
     let instances = platform.running(1);
     for part in Part::ALL {
         let seen = meanwhile(&platform, "steady", || kill_and_wait(&platform, part));
-        let (lost, slowest) = (seen.lost.into_inner().unwrap(), seen.slowest.into_inner().unwrap());
-        println!(
-            "{part:?}: {} answers, lost {lost:?}, slowest {slowest:?}",
-            seen.answers.into_inner()
-        );
+        let (answers, lost, slowest) = (seen.answers(), seen.lost(), seen.slowest());
+        println!("{part:?}: {answers} answers, lost {lost:?}, slowest {slowest:?}");
         let in_flight = match part {
             Part::Platform => CLIENTS,
             _ => 0,
         };
         assert!(lost.len() <= in_flight, "{part:?}: {lost:?}");
-        assert_eq!(seen.lives.into_inner().unwrap(), BTreeSet::from([life.clone()]), "{part:?}");
+        assert_eq!(seen.lives(), BTreeSet::from([life.clone()]), "{part:?}");
         assert_eq!(platform.running(1), instances, "{part:?}");
         platform.containers_are(&instances);
     }
@@ -126,7 +67,7 @@ fn apps_and_their_clients_do_not_notice_that_a_process_is_killed() -> Told<()> {
         platform.up(&[]);
         is_whole(&platform, "after all of these");
     });
-    assert_eq!(seen.lives.into_inner().unwrap(), BTreeSet::from([life]));
+    assert_eq!(seen.lives(), BTreeSet::from([life]));
     assert_eq!(platform.running(1), instances);
     platform.containers_are(&instances);
     Ok(())
