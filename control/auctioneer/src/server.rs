@@ -79,6 +79,8 @@ pub async fn serve(
     running.spawn(Server::new(listener).serve(routes(auctions.queue.clone()), stop.clone()));
     running.spawn(auctions.run(stop.clone()));
     tokio::select! {
+        // Parts end by the same word: that is no failure of theirs.
+        biased;
         () = stop.cancelled() => {}
         _ = running.join_next() => return Err(ServeError::Ended),
         lost = held.lost() => return Err(lost.into()),

@@ -452,6 +452,8 @@ fn spawn<E>(
 /// Waits until the platform is told to stop, or one of its daemons has ended.
 async fn until_ended(daemons: &mut Daemons, stop: &CancellationToken) -> Result<(), Error> {
     tokio::select! {
+        // Daemons end by the same word: that is no failure of theirs.
+        biased;
         () = stop.cancelled() => Ok(()),
         ended = daemons.join_next() => Err(match ended {
             Some(Ok((daemon, ended))) => Error::Ended { daemon, source: ended.err() },
