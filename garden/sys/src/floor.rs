@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::program::raw::{self, Answer, CloneArguments, Errno, Fd, clone, option};
+use crate::program::raw::{self, Answer, CloneArguments, Errno, Fd, clone};
 
 /// A static x86_64 executable that writes the time of its first instructions to standard output.
 pub const STAMP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stamp"));
@@ -188,7 +188,7 @@ fn build(confinement: &Confinement<'_>, control: Fd, step: &mut i32) -> Answer<(
     raw::setgroups(&[])?;
     raw::set_gid(0)?;
     raw::set_uid(0)?;
-    let _ = raw::prctl(option::SET_DUMPABLE, 0, 0);
+    raw::set_undumpable();
     raw::setsid();
     raw::umask(0o022);
     *step += 1;
@@ -233,15 +233,7 @@ fn build(confinement: &Confinement<'_>, control: Fd, step: &mut i32) -> Answer<(
     raw::dup3(confinement.output.as_raw_fd(), 1, false)?;
     raw::set_seccomp_filter(confinement.seccomp)?;
     *step += 1;
-    for capability in 0..64 {
-        if confinement.capabilities & (1 << capability) != 0 {
-            continue;
-        }
-        // A number beyond the kernel's last capability is EINVAL: that was the last one.
-        if raw::prctl(option::CAPBSET_DROP, capability, 0).is_err() {
-            break;
-        }
-    }
+    raw::bound_capabilities(confinement.capabilities)?;
     raw::set_capabilities(confinement.capabilities)?;
     *step += 1;
     Ok(())

@@ -127,7 +127,7 @@ fn guard(mut keeper: Option<i32>) -> Errno {
     raw::set_name(c"bloomery-anchor");
     raw::set_signal_mask(keeper::BLOCKED_SIGNALS);
     store::occupy();
-    let _ = raw::prctl(raw::option::SET_CHILD_SUBREAPER, 1, 0);
+    raw::adopt_orphans();
     let prepared = || {
         let ledger = store::convert_ledger()?;
         let signals = raw::signalfd(raw::signal_bit(SIGCHLD))?;

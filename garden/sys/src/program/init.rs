@@ -66,7 +66,7 @@ fn settle(control: Fd, joins: &[Fd], slot: &Slot, unshared: Fd) -> Answer<()> {
     raw::close_range(store::BASE, u32::MAX, true)?;
     slot.set(ledger::flag::UNSHARED);
     let _ = raw::write(unshared, &1_u64.to_ne_bytes());
-    let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
+    raw::set_undumpable();
     raw::set_name(c"bloomery-init");
     for join in joins {
         raw::write(*join, b"0")?;
@@ -93,7 +93,7 @@ fn build(descriptors: &[Fd], inside: &mut bool) -> Result<(), Failed> {
         raw::set_uid(0)
     };
     become_root().map_err(|errno| (Step::Credentials, errno, 0))?;
-    let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
+    raw::set_undumpable();
     let mut root = None;
     let mut new = false;
     if *inside {

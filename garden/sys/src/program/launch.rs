@@ -72,7 +72,7 @@ pub fn child(launch: &Launch<'_>, slot: &Slot) -> ! {
 
 fn start(launch: &Launch<'_>, slot: &Slot) -> Result<core::convert::Infallible, Failure> {
     own_descriptors(launch, slot).map_err(at(Step::Descriptors))?;
-    let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
+    raw::set_undumpable();
     raw::set_signal_mask(0);
     raw::setsid();
     if launch.terminal {
@@ -157,7 +157,7 @@ fn enter(privileged: bool) -> Answer<()> {
     raw::setgroups(&[])?;
     raw::set_gid(0)?;
     raw::set_uid(0)?;
-    let _ = raw::prctl(raw::option::SET_DUMPABLE, 0, 0);
+    raw::set_undumpable();
     Ok(())
 }
 
@@ -248,9 +248,6 @@ fn drop_privileges(
     user: &passwd::User<'_>,
     group: Option<&[u8]>,
 ) -> Result<(), Failure> {
-    use raw::option::{
-        CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL, CAPBSET_DROP, CAPBSET_READ, SET_NO_NEW_PRIVS,
-    };
     let mut groups = [0; MOST_GROUPS];
     let count = passwd::supplementary(user, group, &mut groups);
     let bounding = match plan.first(tag::CAPABILITIES) {
@@ -258,23 +255,13 @@ fn drop_privileges(
         None => 0,
     };
     if plan.first(tag::NO_NEW_PRIVILEGES).is_some() {
-        raw::prctl(SET_NO_NEW_PRIVS, 1, 0).map_err(at(Step::Seccomp))?;
+        raw::set_no_new_privileges().map_err(at(Step::Seccomp))?;
     }
     if let Some(filter) = plan.first(tag::SECCOMP) {
         raw::set_seccomp_filter(filter.payload).map_err(at(Step::Seccomp))?;
     }
-    let _ = raw::prctl(CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL, 0);
-    for capability in 0..64 {
-        if bounding & (1 << capability) != 0 {
-            continue;
-        }
-        // A number beyond the kernel's last capability is EINVAL: that was the last one.
-        match raw::prctl(CAPBSET_READ, capability, 0) {
-            Ok(1) => drop(raw::prctl(CAPBSET_DROP, capability, 0).map_err(at(Step::Capabilities))?),
-            Ok(_) => {}
-            Err(_) => break,
-        }
-    }
+    raw::clear_ambient_capabilities();
+    raw::bound_capabilities(bounding).map_err(at(Step::Capabilities))?;
     raw::setgroups(&groups[..count]).map_err(at(Step::Credentials))?;
     raw::set_gid(user.gid).map_err(at(Step::Credentials))?;
     raw::set_uid(user.uid).map_err(at(Step::Credentials))?;

@@ -40,23 +40,62 @@ pub fn set_capabilities(mask: u64) -> Answer<()> {
         .map(drop)
 }
 
-/// prctl(2) with integer arguments.
-pub fn prctl(option: usize, argument: usize, second: usize) -> Answer<usize> {
-    // SAFETY: only options that take integers are used, see the constants of this module.
-    unsafe { call(number::PRCTL, [option, argument, second, 0, 0, 0]) }
+/// Options of prctl(2) whose arguments are integers, so that none of them can be an address.
+#[derive(Clone, Copy)]
+enum IntegerOption {
+    SetDumpable = 4,
+    CapbsetRead = 23,
+    CapbsetDrop = 24,
+    SetChildSubreaper = 36,
+    SetNoNewPrivs = 38,
+    CapAmbient = 47,
 }
 
-/// prctl(2) options with integer arguments.
-pub mod option {
-    #![allow(missing_docs, reason = "the names are those of prctl(2)")]
-    pub const SET_PDEATHSIG: usize = 1;
-    pub const SET_DUMPABLE: usize = 4;
-    pub const CAPBSET_READ: usize = 23;
-    pub const CAPBSET_DROP: usize = 24;
-    pub const SET_CHILD_SUBREAPER: usize = 36;
-    pub const SET_NO_NEW_PRIVS: usize = 38;
-    pub const CAP_AMBIENT: usize = 47;
-    pub const CAP_AMBIENT_CLEAR_ALL: usize = 4;
+fn prctl(option: IntegerOption, argument: usize) -> Answer<usize> {
+    // SAFETY: prctl(2) reads and writes no memory for these options, whatever their arguments.
+    unsafe { call(number::PRCTL, [option as usize, argument, 0, 0, 0, 0]) }
+}
+
+/// Keeps processes of other users from looking into this one (PR_SET_DUMPABLE, prctl(2)); it
+/// is undone by a change of user or an execve(2).
+pub fn set_undumpable() {
+    // Refused for values other than 0 and 1 only.
+    let _ = prctl(IntegerOption::SetDumpable, 0);
+}
+
+/// Makes this process the parent of its descendants' orphans (PR_SET_CHILD_SUBREAPER, prctl(2)).
+pub fn adopt_orphans() {
+    // No kernel since 3.4 refuses.
+    let _ = prctl(IntegerOption::SetChildSubreaper, 1);
+}
+
+/// No execve(2) gives this process privileges any more (PR_SET_NO_NEW_PRIVS, prctl(2)).
+pub fn set_no_new_privileges() -> Answer<()> {
+    prctl(IntegerOption::SetNoNewPrivs, 1).map(drop)
+}
+
+/// Empties the ambient set (PR_CAP_AMBIENT, prctl(2)).
+pub fn clear_ambient_capabilities() {
+    const CLEAR_ALL: usize = 4;
+    // No kernel since 4.3 refuses.
+    let _ = prctl(IntegerOption::CapAmbient, CLEAR_ALL);
+}
+
+/// Takes all capabilities out of the bounding set but those in `mask` (PR_CAPBSET_DROP, prctl(2)).
+/// Those that are not in it already need no privilege.
+pub fn bound_capabilities(mask: u64) -> Answer<()> {
+    for capability in 0..64 {
+        if mask & (1 << capability) != 0 {
+            continue;
+        }
+        match prctl(IntegerOption::CapbsetRead, capability) {
+            Ok(1) => drop(prctl(IntegerOption::CapbsetDrop, capability)?),
+            Ok(_) => {}
+            // A number beyond the kernel's last capability is EINVAL: that was the last one.
+            Err(_) => break,
+        }
+    }
+    Ok(())
 }
 
 /// Loads a seccomp filter of `instructions` (8 bytes each) for this process (seccomp(2)).
