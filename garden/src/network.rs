@@ -61,7 +61,15 @@ impl Network {
             additional_hosts: network.additional_hosts.clone(),
             memory: config.run.join("network"),
         };
-        Ok(Self { networker: Networker::start(settings).map_err(told)? })
+        let networker = Networker::start(settings).map_err(told)?;
+        for obstacle in networker.obstacles().map_err(told)? {
+            let mend = obstacle.mend();
+            tracing::warn!(
+                "containers reach nothing beyond this host: {obstacle} drops what it does not allow; \
+                 this lets them through: {mend}"
+            );
+        }
+        Ok(Self { networker })
     }
 
     /// Subnets in the pool.

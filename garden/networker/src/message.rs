@@ -154,13 +154,17 @@ pub(crate) struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    #[cfg(test)]
     pub(crate) fn nested(self) -> AttributeIter<'a> {
         AttributeIter { rest: self.value }
     }
 
     pub(crate) fn as_u32(self) -> Option<u32> {
         u32_at(self.value, 0)
+    }
+
+    /// As nfnetlink sends its numbers.
+    pub(crate) fn as_be32(self) -> Option<u32> {
+        self.as_u32().map(u32::from_be)
     }
 
     pub(crate) fn as_text(self) -> Option<&'a str> {

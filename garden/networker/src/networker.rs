@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::firewall::{Member, Policy, TABLE_PREFIX};
 use crate::link::Uplink;
 use crate::namespace;
+use crate::obstacle::{Obstacle, obstacles};
 use crate::offset::OffsetFile;
 use crate::ports::PortPool;
 use crate::reaper::{self, Leaving};
@@ -132,6 +133,12 @@ impl Networker {
         let namespace = namespace.into();
         let reaper = Some(reaper);
         Ok(Self { settings, policy, uplink, host_resolver, shared, namespace, reaper })
+    }
+
+    /// Rules of others that keep containers' packets on the host at this moment.
+    pub fn obstacles(&self) -> Result<Vec<Obstacle>, Error> {
+        obstacles(&mut self.shared.filter(), &self.policy.links)
+            .map_err(Error::io("look for rules that drop what is forwarded"))
     }
 
     /// Subnets in the pool.

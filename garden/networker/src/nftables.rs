@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::message::{Attributes, Messages, flag};
+use crate::message::{Attribute, Attributes, Messages, flag};
 use crate::rule::{JUMP, Rule};
 use crate::socket::Socket;
 
@@ -15,14 +15,17 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const GET_RULE: u16 = SUBSYSTEM | 7;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 
 const INET: u8 = 1;
+const IPV4: u8 = 2;
 const HEADER: usize = 4;
 /// Keeps a message's list of elements far below an attribute's 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 400;
@@ -296,6 +299,86 @@ pub(crate) fn tables(socket: &mut Socket, prefix: &str) -> io::Result<Vec<Table>
         }));
     })?;
     Ok(tables)
+}
+
+/// A chain of anybody's that the kernel asks about IPv4 packets on their way through the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ForwardChain {
+    pub(crate) family: &'static str,
+    pub(crate) table: String,
+    pub(crate) name: String,
+    /// What no rule decides about is dropped.
+    pub(crate) drops: bool,
+}
+
+/// All of them, of every table.
+pub(crate) fn forward_chains(socket: &mut Socket) -> io::Result<Vec<ForwardChain>> {
+    const EVERY_FAMILY: u8 = 0;
+    const FORWARD: u32 = 2;
+    const DROP: u32 = 0;
+    let mut request = Messages::new();
+    request.push(GET_CHAIN, flag::DUMP, &family_header(EVERY_FAMILY, 0), |_| {});
+    let mut chains = Vec::new();
+    socket.ask(&request, |message| {
+        let attribute = |kind| message.attributes(HEADER).get(kind);
+        let family = message.body.first().and_then(|family| match *family {
+            INET => Some("inet"),
+            IPV4 => Some("ip"),
+            _ => None,
+        });
+        let hook = attribute(4).and_then(|hook| hook.nested().get(1)?.as_be32());
+        let text = |kind| Some(attribute(kind)?.as_text()?.to_owned());
+        let found = family.zip(text(1)).zip(text(3));
+        chains.extend(found.filter(|_| hook == Some(FORWARD)).map(|((family, table), name)| {
+            let policy = attribute(5).and_then(|policy| policy.as_be32());
+            ForwardChain { family, table, name, drops: policy == Some(DROP) }
+        }));
+    })?;
+    Ok(chains)
+}
+
+/// Hands every rule of a chain's table to `each`, in order: its chain's name and its expressions.
+pub(crate) fn rules(
+    socket: &mut Socket,
+    chain: &ForwardChain,
+    mut each: impl FnMut(&str, Attribute<'_>),
+) -> io::Result<()> {
+    let family = if chain.family == "inet" { INET } else { IPV4 };
+    let mut request = Messages::new();
+    request.push(GET_RULE, flag::DUMP, &family_header(family, 0), |a| {
+        a.put_text(1, &chain.table);
+    });
+    socket.ask(&request, |message| {
+        let attribute = |kind| message.attributes(HEADER).get(kind);
+        let text = |kind| attribute(kind).and_then(|text| text.as_text());
+        if text(1) == Some(&chain.table)
+            && let Some((name, expressions)) = text(2).zip(attribute(4))
+        {
+            each(name, expressions);
+        }
+    })
+}
+
+/// Whether expressions decide that every packet is dropped or refused.
+pub(crate) fn refuse_everything(expressions: Attribute<'_>) -> bool {
+    const DROP: u32 = 0;
+    let mut refused = false;
+    for expression in expressions.nested() {
+        let attribute = |kind| expression.nested().get(kind);
+        let data = |kind| attribute(2).and_then(|data| data.nested().get(kind));
+        let verdict = || data(2)?.nested().get(2)?.nested().get(1)?.as_be32();
+        match attribute(1).and_then(|name| name.as_text()) {
+            Some("counter" | "log") => {}
+            Some("reject") => refused = true,
+            Some("immediate") if verdict() == Some(DROP) => refused = true,
+            // Of iptables, which calls its targets so.
+            Some("target") if data(1).and_then(|name| name.as_text()) == Some("REJECT") => {
+                refused = true;
+            }
+            _ => return false,
+        }
+    }
+    refused
 }
 
 /// Of the user data that the nft program attaches to a table: a text with its zero, after a kind

@@ -1,10 +1,12 @@
 //! Denied networks, and NetOut rules that allow some of them.
 
 use std::io::ErrorKind;
+use std::process::Command;
 
 use garden_api::NetOutRule;
 
-use super::world::{Container, HOST, OUTSIDE, World, talk};
+use super::place::Place;
+use super::world::{Container, HOST, OUTSIDE, SILENCE, World, talk};
 
 fn denying() -> World {
     World::with(|settings| {
@@ -115,4 +117,74 @@ fn logging_rules_name_the_container() {
     let expected =
         "meta nfproto ipv4 meta l4proto tcp log prefix \"a-handle-of-more-than-twenty \" accept";
     assert!(rules.contains(expected), "{rules}");
+}
+
+/// What a shell says to a line, which must succeed.
+fn shell(place: &Place, line: &str) {
+    let done = place.inside(|| Command::new("sh").args(["-c", line]).output().unwrap());
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn a_firewall_that_drops_what_is_forwarded_is_found_until_it_lets_containers_through() {
+    let mut world = World::new();
+    let container = world.container("a");
+    let listener = world.outside.listen(OUTSIDE, 80);
+    assert_eq!(world.networker().obstacles().unwrap(), []);
+    let hooked = "type filter hook forward priority 0;";
+    // By policy, as of Docker and ufw; by a last rule, as of some distributions' images.
+    for rules in [
+        format!("add chain inet wall gate {{ {hooked} policy drop; }}"),
+        format!("add chain inet wall gate {{ {hooked} }}; add rule inet wall gate counter reject"),
+        format!("add chain inet wall gate {{ {hooked} }}; add rule inet wall gate counter drop"),
+    ] {
+        let others = "iifname docker0 accept";
+        shell(&world.host, &format!("nft 'add table inet wall; {rules}'"));
+        shell(&world.host, &format!("nft 'insert rule inet wall gate {others}'"));
+        container.place.connect_within(OUTSIDE, 80, SILENCE).unwrap_err();
+        // Whether the daemon was there before or comes later.
+        world.kill();
+        world.start();
+        let found = world.networker().obstacles().unwrap();
+        let [wall] = found.as_slice() else { panic!("{rules}: {found:?}") };
+        assert_eq!(wall.to_string(), "the chain gate of the table inet wall");
+        shell(&world.host, &wall.mend());
+        assert_eq!(talk(&container.place, OUTSIDE, 80, &listener), HOST, "{rules}");
+        assert_eq!(world.networker().obstacles().unwrap(), []);
+        shell(&world.host, "nft delete table inet wall");
+    }
+}
+
+#[test]
+fn firewalls_that_let_containers_through_are_no_obstacle() {
+    let world = World::new();
+    let container = world.container("a");
+    let listener = world.outside.listen(OUTSIDE, 80);
+    let hooked = "type filter hook forward priority 0;";
+    for rules in [
+        format!("add chain inet wall gate {{ {hooked} }}"),
+        format!(
+            "add chain inet wall gate {{ {hooked} }}; add rule inet wall gate tcp dport 81 drop"
+        ),
+        "add chain inet wall gate { type filter hook input priority 0; policy drop; }".to_owned(),
+        "add chain inet wall gate; add rule inet wall gate drop".to_owned(),
+    ] {
+        shell(&world.host, &format!("nft 'add table inet wall; {rules}'"));
+        assert_eq!(talk(&container.place, OUTSIDE, 80, &listener), HOST, "{rules}");
+        assert_eq!(world.networker().obstacles().unwrap(), [], "{rules}");
+        shell(&world.host, "nft delete table inet wall");
+    }
+}
+
+#[test]
+fn a_chain_of_iptables_is_mended_with_iptables() {
+    let world = World::new();
+    let chain = "add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+    shell(&world.host, &format!("nft 'add table ip filter; {chain}'"));
+    let found = world.networker().obstacles().unwrap();
+    let [wall] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(
+        wall.mend(),
+        "iptables -I FORWARD -i wt-+ -j ACCEPT && iptables -I FORWARD -o wt-+ -j ACCEPT"
+    );
 }
