@@ -20,15 +20,20 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("image");
-        rootfs::busybox::build(&image, &rootfs::busybox::find().unwrap()).unwrap();
         // Two letters or digits that no other test at the same time has.
         let number = std::process::id() * 4 + SITES.fetch_add(1, Ordering::Relaxed);
         let tag = [number / 36 % 36, number % 36]
             .map(|digit| char::from_digit(digit, 36).unwrap())
             .iter()
             .collect();
+        Self::tagged(tag)
+    }
+
+    /// Places of their own under a tag that may be another's.
+    fn tagged(tag: String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        rootfs::busybox::build(&image, &rootfs::busybox::find().unwrap()).unwrap();
         Self { directory, tag }
     }
 
@@ -289,5 +294,57 @@ fn a_disk_limit_is_logged_once_for_each_container() {
     for (line, handle) in told.iter().zip(["one", "two"]) {
         assert!(line.contains(&format!("handle=\"{handle}\"")), "{line}");
     }
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn a_second_depot_of_one_tag_is_refused_for_as_long_as_the_first_has_containers() {
+    let site = Site::new();
+    let other = Site::tagged(site.tag.clone());
+    let depot = site.place("depot").display().to_string();
+    let mut first = site.serve(&[]);
+    assert!(first.ask("POST", "/containers", "{\"handle\":\"c\"}").contains("{\"Handle\":\"c\"}"));
+    let run = "{\"id\":\"p\",\"path\":\"/bin/sleep\",\"args\":[\"1000\"]}";
+    let mut running = UnixStream::connect(site.place("garden.sock")).unwrap();
+    let length = run.len();
+    write!(
+        running,
+        "POST /containers/c/processes HTTP/1.1\r\nHost: api\r\nContent-Length: {length}\r\n\r\n{run}"
+    )
+    .unwrap();
+    let mut answer = [0; 12];
+    running.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+
+    let refused = |verb: &str| {
+        let refused = other.command(verb, &[]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    for verb in ["serve", "cleanup"] {
+        let said = refused(verb);
+        assert!(said.contains("another Garden (--depot "), "{said}");
+        assert!(said.contains(&depot), "{said}");
+    }
+    first.end("-KILL");
+    for verb in ["serve", "cleanup"] {
+        let said = refused(verb);
+        let way = format!("bloomery garden cleanup --tag {} --depot {depot}", site.tag);
+        assert!(said.contains(&way), "{said}");
+    }
+    let mut again = site.serve(&[]);
+    let found = Command::new(env!("CARGO_BIN_EXE_bloomery"))
+        .args(["ctl", "run", "--no-stdin", "--socket"])
+        .arg(site.place("garden.sock"))
+        .args(["c", "pidof", "sleep"])
+        .output()
+        .unwrap();
+    assert!(found.status.success(), "the first one's process runs on");
+    assert!(again.ask("DELETE", "/containers/c", "").starts_with("HTTP/1.1 200"));
+    again.end("-TERM");
+    // Nothing is the first one's any more.
+    let mut second = other.serve(&[]);
+    second.end("-TERM");
+    assert!(other.clean_up().status.success());
     assert!(site.clean_up().status.success());
 }

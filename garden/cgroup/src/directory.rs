@@ -95,6 +95,15 @@ impl Directory {
         rustix::fs::statat(&self.fd, self.at(file), AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
+    /// Whether the child of this name is that directory.
+    pub(crate) fn leads_to(&self, name: &str, to: &OwnedFd) -> Result<bool, Error> {
+        let failed = |errno| self.error("look at it", name, errno);
+        let there = rustix::fs::statat(&self.fd, self.at(name), AtFlags::SYMLINK_NOFOLLOW);
+        let Some(there) = ignore_gone(there.map_err(failed))? else { return Ok(false) };
+        let to = rustix::fs::fstat(to).map_err(failed)?;
+        Ok((there.st_dev, there.st_ino) == (to.st_dev, to.st_ino))
+    }
+
     pub(crate) fn read(&self, file: &str) -> Result<String, Error> {
         let mut text = String::new();
         File::from(self.file(file, OFlags::RDONLY)?)

@@ -13,6 +13,22 @@ pub enum Error {
     /// Processes are born into a v2 cgroup and killed by it, on every host.
     #[error("no cgroup v2 hierarchy is mounted at or below {}", .0.display())]
     NoUnified(PathBuf),
+    /// Another process has claimed it.
+    #[error("cgroup {}: another process has claimed it", .path.display())]
+    InUse {
+        /// The root.
+        path: PathBuf,
+        /// For whom; absent for as long as it has not said so.
+        owner: Option<PathBuf>,
+    },
+    /// It has slots of another owner, whose process is gone.
+    #[error("cgroup {}: what is in it belongs to {}", .path.display(), .owner.display())]
+    Owned {
+        /// The root.
+        path: PathBuf,
+        /// Whose it is.
+        owner: PathBuf,
+    },
     /// The kernel refused something.
     #[error("cgroup {}: cannot {action}", .path.display())]
     Io {

@@ -1,11 +1,13 @@
 //! What the host offers, and the root under which everything of ours lives.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use crate::claim;
 use crate::devices;
 use crate::directory::{Directory, ignore_gone};
 use crate::error::Error;
@@ -63,6 +65,8 @@ pub(crate) struct Roots {
     pub(crate) enabled: BTreeSet<Controller>,
     pub(crate) v1: Vec<Bound>,
     pub(crate) devices_by_bpf: bool,
+    /// The v2 directory, locked, if it is claimed.
+    claim: Option<OwnedFd>,
 }
 
 /// The host's cgroups as one place for slots. Cheap to clone.
@@ -82,29 +86,41 @@ impl Hierarchy {
     ///
     /// Fails without a v2 hierarchy (it may be without controllers).
     pub fn detect(root_name: &str, under: &Path) -> Result<Self, Error> {
-        if root_name.is_empty() || root_name.contains(['/', '.', '\0', '\n']) {
-            return Err(Error::BadName(root_name.to_owned()));
-        }
-        let (unified_above, bindings) = locate(under)?;
-        let devices_by_bpf = devices::kernel_takes_filters();
+        Ok(Self { roots: Arc::new(Roots::detect(root_name, under)?) })
+    }
 
-        let mut above = vec![unified_above];
-        let mut v1 = Vec::new();
-        for (controllers, directory) in bindings {
-            let controllers: Vec<_> = controllers
-                .into_iter()
-                .filter(|&controller| controller != Controller::Devices || !devices_by_bpf)
-                .collect();
-            if !controllers.is_empty() {
-                v1.push(Bound { controllers, root: directory.ensure(root_name)? });
-                above.push(directory);
+    /// As [`Self::detect`], for `owner` alone: nobody else claims the root for as long as this value
+    /// or a clone of it lives, and whoever claims it next is refused while `owner` has slots in it.
+    ///
+    /// The claim is a lock (flock(2)) on the v2 directory and the owner an extended attribute of it.
+    /// So the one ends with the process, however it ends, and the other with the root, as do the
+    /// slots that it speaks of. Slots of nobody are taken over.
+    ///
+    /// Waits up to `patience` for an earlier process of the same owner, and for nobody else.
+    pub fn claim(
+        root_name: &str,
+        under: &Path,
+        owner: &Path,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let claimed = Roots::detect(root_name, under).and_then(|roots| roots.claimed(owner));
+            let passes = match &claimed {
+                Ok(Some(_)) => false,
+                // Who had it has removed it at this moment.
+                Ok(None) => true,
+                Err(Error::InUse { owner: user, .. }) => {
+                    user.as_deref().is_none_or(|user| user == owner)
+                }
+                Err(error) => error.is_gone(),
+            };
+            match claimed {
+                Ok(Some(roots)) => return Ok(Self { roots: Arc::new(roots) }),
+                Err(error) if !passes || Instant::now() >= deadline => return Err(error),
+                _ => std::thread::sleep(Duration::from_millis(5)),
             }
         }
-        enable(&above[0])?;
-        let unified = above[0].ensure(root_name)?;
-        let enabled = enable(&unified)?;
-        let name = root_name.to_owned();
-        Ok(Self { roots: Arc::new(Roots { name, above, unified, enabled, v1, devices_by_bpf }) })
     }
 
     /// What of Garden's limits cannot work here, for a warning at start.
@@ -146,13 +162,7 @@ impl Hierarchy {
 
     /// The numbers of all slots of which anything exists, in order.
     pub fn slots(&self) -> Result<Vec<u32>, Error> {
-        let mut numbers = BTreeSet::new();
-        for root in self.roots.all() {
-            for name in ignore_gone(root.children())?.unwrap_or_default() {
-                numbers.extend(parse_number(&name));
-            }
-        }
-        Ok(numbers.into_iter().collect())
+        Ok(self.roots.slots()?.into_iter().collect())
     }
 
     /// Removes what there is of a slot, bottom up; nothing there is a success.
@@ -168,7 +178,9 @@ impl Hierarchy {
                 return Err(root.io("remove it", "", io::ErrorKind::DirectoryNotEmpty.into()));
             }
         }
-        self.roots.above.iter().try_for_each(|above| above.remove_tree(&self.roots.name))
+        // The claimed one last: until then nobody else makes the others.
+        let mut above = self.roots.above.iter().rev();
+        above.try_for_each(|above| above.remove_tree(&self.roots.name))
     }
 
     /// The v2 directory of all slots, for whoever must look at them from above.
@@ -178,6 +190,68 @@ impl Hierarchy {
 }
 
 impl Roots {
+    fn detect(root_name: &str, under: &Path) -> Result<Self, Error> {
+        if root_name.is_empty() || root_name.contains(['/', '.', '\0', '\n']) {
+            return Err(Error::BadName(root_name.to_owned()));
+        }
+        let (unified_above, bindings) = locate(under)?;
+        let devices_by_bpf = devices::kernel_takes_filters();
+
+        let mut above = vec![unified_above];
+        let mut v1 = Vec::new();
+        for (controllers, directory) in bindings {
+            let controllers: Vec<_> = controllers
+                .into_iter()
+                .filter(|&controller| controller != Controller::Devices || !devices_by_bpf)
+                .collect();
+            if !controllers.is_empty() {
+                v1.push(Bound { controllers, root: directory.ensure(root_name)? });
+                above.push(directory);
+            }
+        }
+        enable(&above[0])?;
+        let unified = above[0].ensure(root_name)?;
+        let enabled = enable(&unified)?;
+        let name = root_name.to_owned();
+        Ok(Self { name, above, unified, enabled, v1, devices_by_bpf, claim: None })
+    }
+
+    /// Locks the root and writes down whose it is; `None` if it is not the root any more.
+    fn claimed(mut self, owner: &Path) -> Result<Option<Self>, Error> {
+        let root = self.unified.itself()?;
+        let path = || self.unified.path().to_owned();
+        let failed = |action| {
+            let path = path();
+            move |errno: rustix::io::Errno| Error::Io { action, path, source: errno.into() }
+        };
+        let locked = claim::lock(&root).map_err(failed("lock it"))?;
+        let recorded = claim::owner(&root).map_err(failed("read its owner"))?;
+        if !locked {
+            return Err(Error::InUse { path: path(), owner: recorded });
+        }
+        if !self.above[0].leads_to(&self.name, &root)? {
+            return Ok(None);
+        }
+        if let Some(other) = recorded.filter(|other| other != owner)
+            && !self.slots()?.is_empty()
+        {
+            return Err(Error::Owned { path: path(), owner: other });
+        }
+        claim::set_owner(&root, owner).map_err(failed("record its owner"))?;
+        self.claim = Some(root);
+        Ok(Some(self))
+    }
+
+    fn slots(&self) -> Result<BTreeSet<u32>, Error> {
+        let mut numbers = BTreeSet::new();
+        for root in self.all() {
+            for name in ignore_gone(root.children())?.unwrap_or_default() {
+                numbers.extend(parse_number(&name));
+            }
+        }
+        Ok(numbers)
+    }
+
     /// Our root in every hierarchy.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Directory> {
         std::iter::once(&self.unified).chain(self.v1.iter().map(|bound| &bound.root))

@@ -18,6 +18,9 @@
 //! `pea-3`) beside it. A process is born into the v2 directory
 //! ([`Slot::birth`]) and, there, joins the v1 ones itself ([`Slot::joins`]).
 //!
+//! A root has one user at a time, and its slots one owner, where this is asked for
+//! ([`Hierarchy::claim`]).
+//!
 //! Files and units are those of the kernel's `cgroup-v2.rst` and
 //! `cgroup-v1/*.rst`. Calls block, but only [`Slot::kill`], [`Slot::remove`],
 //! [`Slot::wait_empty`] and [`OomWatch::wait`] wait for anything. Dropping a
@@ -25,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+mod claim;
 mod devices;
 mod directory;
 mod error;

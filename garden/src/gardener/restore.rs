@@ -1,6 +1,7 @@
 //! Starting: what an earlier daemon left is taken over, or removed.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -29,6 +30,9 @@ use crate::process::Process;
 use crate::volumes::Volumes;
 use rootfs::reference::References;
 
+/// How long an earlier daemon of the same depot may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Where cgroups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -41,13 +45,12 @@ impl Gardener {
         let listener = Arc::clone(&exits);
         // Before anything is changed: a daemon that is too old for the records must not start.
         let records = read_records(&depot)?;
+        let hierarchy = claim_tag(&config)?;
         let supervisor = Supervisor::attach(&config.run, move |ended| listener.report(ended))
             .map_err(|error| Error::because("cannot reach the keeper", &error))?;
         let supervisor = Arc::new(supervisor);
         bring_up_to_date(&supervisor);
 
-        let hierarchy = Hierarchy::detect(&format!("bloomery-{}", config.tag), CGROUPS.as_ref())
-            .map_err(|error| Error::because("cannot use cgroups", &error))?;
         for lack in hierarchy.lacks() {
             tracing::warn!(?lack, "this host cannot enforce all limits");
         }
@@ -268,6 +271,33 @@ impl Gardener {
             .map_err(failed)?;
         Ok(())
     }
+}
+
+/// The cgroups of this tag, claimed for the depot: links, rules and cgroups that are called by it are
+/// this daemon's from then on. Two depots of one tag would remove each other's as nobody's.
+fn claim_tag(config: &Config) -> Result<Hierarchy, Error> {
+    let Config { tag, depot, .. } = config;
+    let depot = fs::canonicalize(depot)
+        .map_err(|error| Error::because(format!("cannot resolve {}", depot.display()), &error))?;
+    let name = format!("bloomery-{tag}");
+    Hierarchy::claim(&name, CGROUPS.as_ref(), &depot, PATIENCE).map_err(|error| match error {
+        garden_cgroup::Error::InUse { owner, .. } => {
+            let with = owner.map_or_else(String::new, |owner| format!(" (--depot {})", owner.display()));
+            Error::Plain(format!(
+                "another Garden{with} runs with the tag {tag}: stop it, or give this one another --tag"
+            ))
+        }
+        garden_cgroup::Error::Owned { owner, path } => {
+            let owner = owner.display();
+            Error::Plain(format!(
+                "the tag {tag} is that of a Garden with --depot {owner}, whose containers are in {}: \
+                 start that one again, or remove them with `bloomery garden cleanup --tag {tag} \
+                 --depot {owner}` and its other places, or give this one another --tag",
+                path.display()
+            ))
+        }
+        error => Error::because("cannot use cgroups", &error),
+    })
 }
 
 /// An executable by a read-only mount of its own. Whoever runs it inside a container, and gets at

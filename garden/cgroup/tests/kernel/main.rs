@@ -110,6 +110,54 @@ fn a_slot_is_made_found_again_and_removed_without_a_trace() {
 }
 
 #[test]
+fn a_root_has_one_user_at_a_time_and_its_slots_one_owner() {
+    let stage = Stage::new();
+    let [ours, theirs] = ["/ours", "/theirs"].map(Path::new);
+    let claim = |owner, patience| Hierarchy::claim(&stage.name, Path::new(UNDER), owner, patience);
+    let in_use = |result| match result {
+        Err(Error::InUse { owner, .. }) => owner.unwrap(),
+        other => panic!("not refused: {other:?}"),
+    };
+    let first = claim(ours, Duration::ZERO).unwrap();
+    assert_eq!(in_use(claim(ours, Duration::ZERO)), ours);
+    let start = Instant::now();
+    assert_eq!(in_use(claim(theirs, PATIENCE)), ours);
+    assert!(start.elapsed() < PATIENCE, "nobody waits for another owner");
+
+    // Without slots nothing is anybody's; with some it is.
+    drop(first);
+    let second = claim(theirs, Duration::ZERO).unwrap();
+    second.create(1).unwrap();
+    drop(second);
+    match claim(ours, PATIENCE) {
+        Err(Error::Owned { owner, .. }) => assert_eq!(owner, theirs),
+        other => panic!("not refused: {other:?}"),
+    }
+    let again = claim(theirs, Duration::ZERO).unwrap();
+    assert_eq!(again.slots().unwrap(), [1]);
+    again.remove(1, PATIENCE).unwrap();
+
+    // One who waits while the root is removed has the next one, which is nobody's.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| claim(theirs, PATIENCE));
+        again.remove_root().unwrap();
+        drop(again);
+        let next = waiting.join().unwrap().unwrap();
+        assert!(next.path().is_dir());
+        assert_eq!(in_use(claim(ours, Duration::ZERO)), theirs);
+    });
+}
+
+#[test]
+fn slots_of_nobody_are_taken_over() {
+    let stage = Stage::new();
+    stage.hierarchy.create(4).unwrap();
+    let claimed =
+        Hierarchy::claim(&stage.name, Path::new(UNDER), Path::new("/ours"), PATIENCE).unwrap();
+    assert_eq!(claimed.slots().unwrap(), [4]);
+}
+
+#[test]
 fn a_thousand_slots_cost_no_descriptors() {
     let stage = Stage::new();
     stage.hierarchy.create(7).unwrap();
