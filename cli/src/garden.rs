@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::Config;
 use bloomery_garden::server::{self, Listener, Settings};
@@ -27,6 +27,9 @@ pub enum Command {
 
 /// Runs it to its end.
 pub fn run(command: Command) -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("a Garden makes namespaces, cgroups and links: it must be started as root");
+    }
     match command {
         Command::Serve(flags) => serve(with_file(*flags, &["serve", "server"])?),
         Command::Cleanup(flags) => clean_up(with_file(*flags, &["cleanup"])?),

@@ -1,5 +1,6 @@
 //! `bloomery garden serve` and `cleanup` as an operator has them.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -221,6 +222,50 @@ fn flags_come_from_a_file_and_from_the_line_and_unknown_ones_are_errors() {
     let said = String::from_utf8_lossy(&profile.stderr).into_owned();
     assert!(said.contains("AppArmor profiles are not applied yet"), "{said}");
     assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn what_cannot_work_is_told_at_the_start() {
+    let site = Site::new();
+    for (flags, reason) in [
+        (["--mtu", "10"], "an MTU of 10 is not one of 68 to 65535 bytes"),
+        (["--mtu", "65536"], "an MTU of 65536 is not one of"),
+        (["--network-pool", "10.9.0.0/31"], "10.9.0.0/31 is smaller than the /30"),
+    ] {
+        let mut command = site.command("serve", &[]);
+        // A flag may be given once.
+        let mut arguments: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
+        if let Some(at) = arguments.iter().position(|argument| argument == flags[0]) {
+            arguments.drain(at..at + 2);
+        }
+        arguments.extend(flags.map(OsString::from));
+        command = Command::new(command.get_program());
+        let refused = command.args(arguments).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains(reason), "{flags:?}: {said}");
+    }
+    std::fs::rename(site.place("image"), site.place("away")).unwrap();
+    let mut server = site.serve(&["--image-alias", "docker:///a=/no/such/place"]);
+    let refused = server.ask("POST", "/containers", "{\"handle\":\"c\"}");
+    let missing = format!("cannot use the image {}", site.place("image").display());
+    assert!(refused.contains(&missing), "{refused}");
+    let (_, _, log) = server.end("-TERM");
+    for missing in [missing.as_str(), "cannot use the image /no/such/place"] {
+        assert!(log.lines().any(|line| line.contains("WARN") && line.contains(missing)), "{log}");
+    }
+    assert!(site.clean_up().status.success());
+
+    for verb in ["serve", "cleanup"] {
+        let mut command = Command::new("setpriv");
+        // The program may be below a directory that is closed to others.
+        command.args(["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args([env!("CARGO_BIN_EXE_bloomery"), "garden", verb]);
+        let refused = command.output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains("must be started as root"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[test]

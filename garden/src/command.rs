@@ -179,19 +179,25 @@ mod tests {
 
     #[test]
     fn a_nul_byte_is_refused_by_name() {
-        let around = Surroundings {
-            environment: vec!["A=\0"],
+        let around = |environment| Surroundings {
+            environment,
             bounds: crate::identity::bounds(false, 0),
             seccomp: None,
             no_new_privileges: false,
         };
-        let error =
-            plan(&ProcessSpec { path: "/bin/sh".into(), ..ProcessSpec::default() }, &around)
-                .unwrap_err();
-        assert!(
-            error.to_string().contains("an environment variable contains a NUL byte"),
-            "{error}"
-        );
+        let shell = || ProcessSpec { path: "/bin/sh".into(), ..ProcessSpec::default() };
+        let bad = || "a\0b".to_owned();
+        for (spec, environment, what) in [
+            (ProcessSpec { path: bad(), ..shell() }, vec![], "the process's path"),
+            (ProcessSpec { args: vec![bad()], ..shell() }, vec![], "an argument"),
+            (ProcessSpec { env: vec![bad()], ..shell() }, vec![], "an environment variable"),
+            (ProcessSpec { dir: bad(), ..shell() }, vec![], "the working directory"),
+            (ProcessSpec { user: bad(), ..shell() }, vec![], "the user"),
+            (shell(), vec!["A=\0"], "an environment variable"),
+        ] {
+            let error = plan(&spec, &around(environment)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{what} contains a NUL byte: ")), "{error}");
+        }
     }
 
     #[test]

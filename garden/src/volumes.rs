@@ -137,6 +137,9 @@ impl Volumes {
             latest: Mutex::default(),
             trash,
         };
+        volumes.references.unusable().for_each(|error| {
+            tracing::warn!(%error, "containers of an image that the server was given cannot be made");
+        });
         // Only what need not be unpacked first.
         if let Ok(Place::Directory(_)) = volumes.references.resolve("") {
             volumes.image("")?;

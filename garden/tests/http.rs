@@ -43,6 +43,11 @@ fn a_container_is_made_asked_about_and_destroyed() {
                 \"disk_limits\":{\"byte_hard\":1048576,\"scope\":1}}}\n";
     assert_eq!(ok("POST", "/containers", spec), "{\"Handle\":\"h\"}\n");
     assert_eq!(plot.ask("POST", "/containers", spec), (500, plain("Handle 'h' already in use")));
+    let (status, said) = plot.ask("POST", "/containers", "{\"env\":[\"A=\\u0000\"]}");
+    assert_eq!((status, said.contains("environment variable contains a NUL byte")), (500, true));
+    let run = "{\"path\":\"/bin/true\",\"args\":[\"a\\u0000b\"]}";
+    let (status, said) = plot.ask("POST", "/containers/h/processes", run);
+    assert_eq!((status, said.contains("an argument contains a NUL byte")), (500, true), "{said}");
     assert_eq!(ok("GET", "/containers?k=%3Cv%3E&k=other", ""), "{\"Handles\":[\"h\"]}\n");
     assert_eq!(ok("GET", "/containers?k=other", ""), "{\"Handles\":[]}\n");
     let info = ok("GET", "/containers/h/info", "");

@@ -29,6 +29,12 @@ pub struct References {
 }
 
 impl References {
+    /// Why the default or an alias leads to no image at this moment.
+    pub fn unusable(&self) -> impl Iterator<Item = Error> {
+        let paths = self.default.iter().chain(self.aliases.values());
+        paths.filter_map(|path| local(path, None).err())
+    }
+
     /// Finds the image.
     pub fn resolve(&self, reference: &str) -> Result<Place, Error> {
         if let Some(path) = self.aliases.get(reference) {

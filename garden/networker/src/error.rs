@@ -4,6 +4,7 @@ use std::io;
 
 use crate::cidr::{InvalidCidr, Ipv4Network};
 use crate::egress::EgressError;
+use crate::networker::MTUS;
 use crate::ports::PortError;
 use crate::subnets::SubnetError;
 
@@ -36,6 +37,12 @@ pub enum Error {
     /// Nothing is known by this name.
     #[error("{0} has no network")]
     Unattached(String),
+    /// Not one subnet for a container fits into it.
+    #[error("the network pool {0} is smaller than the /30 that a container needs")]
+    PoolTooSmall(Ipv4Network),
+    /// IPv4 does not work over such links (RFC 791), or no link is so.
+    #[error("an MTU of {0} is not one of {least} to {most} bytes", least = MTUS.start(), most = MTUS.end())]
+    Mtu(u32),
     /// A tag that does not fit into the names of links.
     #[error("tag {0:?} is not one to four letters or digits")]
     Tag(String),

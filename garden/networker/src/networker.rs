@@ -43,6 +43,7 @@ use crate::sysctl;
 use settings::{LARGEST_MTU, host_resolver, uplink};
 use state::State;
 
+pub(crate) use settings::MTUS;
 pub use settings::Settings;
 pub(crate) use state::Shared;
 
@@ -87,6 +88,13 @@ impl Networker {
         if !matches!(settings.tag.len(), 1..=4) || !settings.tag.bytes().all(known) {
             return Err(Error::Tag(settings.tag));
         }
+        if let Some(mtu) = settings.mtu.filter(|mtu| !MTUS.contains(mtu)) {
+            return Err(Error::Mtu(mtu));
+        }
+        let subnets = Subnets::new(settings.pool);
+        if subnets.capacity() == 0 {
+            return Err(Error::PoolTooSmall(settings.pool));
+        }
         let open = |protocol| Socket::open(protocol).map_err(Error::io("open a netlink socket"));
         let mut route = open(Protocol::Route)?;
         let mut filter = open(Protocol::Netfilter)?;
@@ -112,7 +120,7 @@ impl Networker {
             .map_err(Error::io("open the host's network namespace"))?;
         set_sysctls(&mut policy, &mut filter, &memory.join(SYSCTLS))?;
         let state = State {
-            subnets: Subnets::new(settings.pool),
+            subnets,
             ports,
             offset,
             parked: BTreeMap::new(),

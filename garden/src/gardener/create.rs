@@ -48,6 +48,11 @@ impl Gardener {
         if !spec.image.uri.is_empty() && !spec.rootfs.is_empty() {
             return Err(Error::Plain("Cannot provide both Image.URI and RootFSPath".into()));
         }
+        if let Some(variable) = spec.env.iter().find(|variable| variable.contains('\0')) {
+            return Err(Error::Plain(format!(
+                "an environment variable contains a NUL byte: {variable:?}"
+            )));
+        }
         if spec.privileged && self.config.disable_privileged {
             return Err(Error::Plain("privileged container creation is disabled".into()));
         }

@@ -260,10 +260,18 @@ fn odd_members_are_refused_with_their_name() {
         let archive = Forged::default().member(EntryType::new(kind), "odd", "", b"");
         assert!(cage.as_user(archive).unwrap_err().starts_with("odd: "), "{kind}");
     }
+    fs::write(cage.inside.join("there"), "").unwrap();
     for name in ["", ".", "./", "/"] {
-        let said = cage.as_user(Forged::default().symlink(name, "x")).unwrap_err();
-        assert!(said.contains("without a name") || said.contains("directory"), "{name:?}: {said}");
+        for kind in [EntryType::Regular, EntryType::Symlink, EntryType::Link, EntryType::Fifo] {
+            let said = cage.as_user(Forged::default().member(kind, name, "there", b""));
+            let said = said.unwrap_err();
+            let why =
+                if name.is_empty() { "a member without a name" } else { "only a directory can be" };
+            assert!(said.contains(why), "{kind:?} {name:?}: {said}");
+        }
     }
+    cage.as_user(Forged::default().directory("")).unwrap_err();
+    cage.as_user(Forged::default().directory("./")).unwrap();
     cage.as_user(Forged::default().symlink("x", "")).unwrap_err();
     let full = Forged::default().file("d/x", b"").file("d", b"");
     assert!(cage.as_user(full).unwrap_err().contains("replace it"));

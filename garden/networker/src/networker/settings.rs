@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use crate::cidr::Ipv4Network;
@@ -11,6 +12,8 @@ use crate::resolver::{self, NameServers};
 use crate::socket::Socket;
 
 pub(super) const LARGEST_MTU: u32 = 1500;
+/// What a veth link may have, and IPv4 needs.
+pub(crate) const MTUS: RangeInclusive<u32> = 68..=65535;
 
 /// What an operator decides.
 #[derive(Clone, Debug)]
