@@ -1,5 +1,7 @@
 //! `bloomery garden serve`: the original server's flags, made into a configuration.
 
+mod foreign;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +13,7 @@ use bloomery_garden::config::{Config, Listen, NetworkConfig};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::log::Format;
+use foreign::Ignored;
 
 /// Flags of the original server, by its names, and a few of our own.
 #[derive(clap::Args, Debug)]
@@ -82,9 +85,6 @@ pub struct Flags {
     /// Set no_new_privs in unprivileged containers.
     #[arg(long, help_heading = "Containers")]
     no_new_privileges: bool,
-    /// AppArmor profile of unprivileged containers: an error, so that nobody relies on it.
-    #[arg(long, value_name = "PROFILE", value_parser = apparmor, hide = true)]
-    apparmor: Option<std::convert::Infallible>,
     /// Parked containers kept ready.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, help_heading = "Containers")]
     pool_size: usize,
@@ -119,7 +119,7 @@ pub struct Flags {
     /// The host's address as others see it.
     #[arg(long, value_name = "IP", help_heading = "Network")]
     external_ip: Option<Ipv4Addr>,
-    /// MTU of containers' links.
+    /// MTU of containers' links; 0 is the external interface's.
     #[arg(long, value_name = "BYTES", help_heading = "Network")]
     mtu: Option<u32>,
     /// Name servers instead of the host's.
@@ -141,7 +141,7 @@ pub struct Flags {
     /// Microseconds of each 100 ms that a container may run per CPU share; 0 is no quota.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, help_heading = "Limits")]
     cpu_quota_per_share: u64,
-    /// CPU entitlement per share, in percent of a core.
+    /// CPU entitlement per share, in percent of a core; 0 is as much as cores and memory give.
     #[arg(long, value_name = "PERCENT", help_heading = "Limits")]
     cpu_entitlement_per_share: Option<f64>,
     /// Do not limit swap together with memory.
@@ -149,7 +149,7 @@ pub struct Flags {
     disable_swap_limit: bool,
 
     #[command(flatten)]
-    obsolete: Obsolete,
+    ignored: Ignored,
 }
 
 /// What to log.
@@ -176,94 +176,6 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Flags that mean nothing here. They are accepted, so that an existing start script works, and
-/// named in a warning.
-#[derive(clap::Args, Debug)]
-#[command(next_help_heading = "Accepted and ignored")]
-struct Obsolete {
-    #[arg(long, hide = true)]
-    skip_setup: bool,
-    #[arg(long, hide = true)]
-    use_containerd_for_processes: bool,
-    #[arg(long, hide = true)]
-    time_format: Option<String>,
-    #[arg(long, hide = true)]
-    properties_path: Option<String>,
-    #[arg(long, hide = true)]
-    console_sockets_path: Option<String>,
-    #[arg(long, hide = true)]
-    port_pool_properties_path: Option<String>,
-    #[arg(long, hide = true)]
-    assets_dir: Option<String>,
-    #[arg(long, hide = true)]
-    dadoo_bin: Option<String>,
-    #[arg(long, hide = true)]
-    nstar_bin: Option<String>,
-    #[arg(long, hide = true)]
-    tar_bin: Option<String>,
-    #[arg(long, hide = true)]
-    init_bin: Option<String>,
-    #[arg(long, hide = true)]
-    iptables_bin: Option<String>,
-    #[arg(long, hide = true)]
-    iptables_restore_bin: Option<String>,
-    #[arg(long, hide = true)]
-    runtime_plugin: Option<String>,
-    #[arg(long, hide = true)]
-    runtime_plugin_extra_arg: Vec<String>,
-    #[arg(long, hide = true)]
-    containerd_socket: Option<String>,
-    #[arg(long, hide = true)]
-    docker_registry: Option<String>,
-    #[arg(long, hide = true)]
-    insecure_docker_registry: Vec<String>,
-    #[arg(long, hide = true)]
-    default_container_blockio_weight: Option<String>,
-    #[arg(long, hide = true)]
-    metrics_emission_interval: Option<String>,
-    #[arg(long, hide = true)]
-    dropsonde_origin: Option<String>,
-    #[arg(long, hide = true)]
-    dropsonde_destination: Option<String>,
-    #[arg(long, hide = true)]
-    persistent_image: Vec<String>,
-    #[arg(long, hide = true)]
-    graph: Option<String>,
-}
-
-impl Obsolete {
-    /// Names of those that were given.
-    fn given(&self) -> Vec<&'static str> {
-        let flags = [
-            ("skip-setup", self.skip_setup),
-            ("use-containerd-for-processes", self.use_containerd_for_processes),
-            ("time-format", self.time_format.is_some()),
-            ("properties-path", self.properties_path.is_some()),
-            ("console-sockets-path", self.console_sockets_path.is_some()),
-            ("port-pool-properties-path", self.port_pool_properties_path.is_some()),
-            ("assets-dir", self.assets_dir.is_some()),
-            ("dadoo-bin", self.dadoo_bin.is_some()),
-            ("nstar-bin", self.nstar_bin.is_some()),
-            ("tar-bin", self.tar_bin.is_some()),
-            ("init-bin", self.init_bin.is_some()),
-            ("iptables-bin", self.iptables_bin.is_some()),
-            ("iptables-restore-bin", self.iptables_restore_bin.is_some()),
-            ("runtime-plugin", self.runtime_plugin.is_some()),
-            ("runtime-plugin-extra-arg", !self.runtime_plugin_extra_arg.is_empty()),
-            ("containerd-socket", self.containerd_socket.is_some()),
-            ("docker-registry", self.docker_registry.is_some()),
-            ("insecure-docker-registry", !self.insecure_docker_registry.is_empty()),
-            ("default-container-blockio-weight", self.default_container_blockio_weight.is_some()),
-            ("metrics-emission-interval", self.metrics_emission_interval.is_some()),
-            ("dropsonde-origin", self.dropsonde_origin.is_some()),
-            ("dropsonde-destination", self.dropsonde_destination.is_some()),
-            ("persistent-image", !self.persistent_image.is_empty()),
-            ("graph", self.graph.is_some()),
-        ];
-        flags.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
-    }
-}
-
 impl Flags {
     /// How long a request's head may take.
     pub fn head_patience(&self) -> Duration {
@@ -274,7 +186,7 @@ impl Flags {
 
     /// The configuration, and the names of flags that have no effect.
     pub fn into_config(self) -> (Config, Vec<&'static str>) {
-        let ignored = self.obsolete.given();
+        let Ignored(ignored) = self.ignored;
         let listen = match self.bind_ip {
             Some(ip) => Listen::Tcp(SocketAddr::new(ip, self.bind_port)),
             None => Listen::Unix { path: self.bind_socket, mode: self.bind_socket_mode },
@@ -294,7 +206,7 @@ impl Flags {
             destroy_on_start: self.destroy_containers_on_startup,
             disable_swap_limit: self.disable_swap_limit,
             cpu_quota_per_share: self.cpu_quota_per_share,
-            cpu_entitlement_per_share: self.cpu_entitlement_per_share,
+            cpu_entitlement_per_share: self.cpu_entitlement_per_share.filter(|share| *share != 0.0),
             network_metrics: self.enable_container_network_metrics,
             no_new_privileges: self.no_new_privileges,
             pool: self.pool_size,
@@ -307,7 +219,7 @@ impl Flags {
                 port_pool_start: self.port_pool_start,
                 port_pool_size: self.port_pool_size,
                 external_ip: self.external_ip,
-                mtu: self.mtu,
+                mtu: self.mtu.filter(|mtu| *mtu != 0),
                 dns_servers: self.dns_server,
                 additional_dns_servers: self.additional_dns_server,
                 additional_hosts: self.additional_host_entry,
@@ -330,10 +242,6 @@ fn tag(text: &str) -> Result<String, String> {
     } else {
         Err("not one or two letters or digits".into())
     }
-}
-
-fn apparmor(_profile: &str) -> Result<std::convert::Infallible, String> {
-    Err("AppArmor profiles are not applied yet; without this flag containers run unconfined".into())
 }
 
 fn alias(text: &str) -> Result<(String, PathBuf), String> {

@@ -216,11 +216,125 @@ fn flags_come_from_a_file_and_from_the_line_and_unknown_ones_are_errors() {
     let unknown = site.command("serve", &["--config", file]).output().unwrap();
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("--no-such-flag"));
-    // A profile that is not applied must not be taken for one that is.
-    let profile = site.command("serve", &["--apparmor", "garden-default"]).output().unwrap();
-    assert_eq!(profile.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&profile.stderr).into_owned();
-    assert!(said.contains("AppArmor profiles are not applied yet"), "{said}");
+    assert!(site.clean_up().status.success());
+}
+
+/// What the job of a garden-runc release makes of its defaults, without plugins and AppArmor.
+const STOCK: &str = "\
+[server]
+; apparmor
+
+; binaries
+  iptables-bin = /sbin/iptables
+  iptables-restore-bin = /sbin/iptables-restore
+  init-bin = /var/vcap/data/garden/bin/init
+  dadoo-bin = /var/vcap/packages/guardian/bin/dadoo
+  nstar-bin = /var/vcap/packages/guardian/bin/nstar
+  tar-bin = /var/vcap/packages/tar/tar
+
+; containers
+  default-grace-time = 0
+  max-containers = 250
+  cleanup-process-dirs-on-wait = true
+
+; image and rootfs
+  default-rootfs = /var/vcap/packages/busybox/busybox-1.36.1.tar
+  no-image-plugin = true
+
+; network
+  mtu = 0
+  network-pool = 10.254.0.0/22
+  deny-network = 0.0.0.0/0
+  additional-host-entry = \"192.0.2.7 seven\"
+
+; properties
+  properties-path = /var/vcap/data/garden/props.json
+  port-pool-properties-path = /var/vcap/data/garden/port-pool-props.json
+
+; resource limiting
+  default-container-blockio-weight = 0
+  cpu-quota-per-share = 0
+  cpu-entitlement-per-share = 0
+  enable-cpu-throttling = false
+  cpu-throttling-check-interval = 15
+
+; server
+  bind-socket = /var/vcap/data/garden/garden.sock
+  debug-bind-ip = 127.0.0.1
+  debug-bind-port = 17019
+  log-level = info
+  time-format = unix-epoch
+  skip-setup = true
+  depot = /var/vcap/data/garden/depot
+  runtime-plugin=/var/vcap/packages/runc/bin/runc
+  read-header-timeout = 30s
+
+; containerd
+  containerd-socket = /var/vcap/sys/run/containerd/containerd.sock
+";
+
+#[test]
+fn the_stock_file_of_a_release_starts_the_server() {
+    let site = Site::new();
+    let file = site.place("config.ini");
+    std::fs::write(&file, STOCK).unwrap();
+    // Places are the test's own: the line wins over the file.
+    let mut server = site.serve(&["--config", file.to_str().unwrap()]);
+    assert!(server.ask("GET", "/capacity", "").contains("\"max_containers\":16}"));
+    let (code, _, log) = server.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    let ignored: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.split_once(" has no effect in this server")?.0.rsplit("--").next())
+        .collect();
+    let expected = [
+        "skip-setup",
+        "no-image-plugin",
+        "time-format",
+        "properties-path",
+        "port-pool-properties-path",
+        "dadoo-bin",
+        "nstar-bin",
+        "tar-bin",
+        "init-bin",
+        "iptables-bin",
+        "iptables-restore-bin",
+        "runtime-plugin",
+        "containerd-socket",
+        "cpu-throttling-check-interval",
+        "debug-bind-ip",
+        "debug-bind-port",
+    ];
+    assert_eq!(ignored, expected, "{log}");
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn flags_that_would_change_what_containers_get_are_errors() {
+    let site = Site::new();
+    for (flag, reason) in [
+        ("--image-plugin=/bin/grootfs", "no image plugin is run"),
+        ("--privileged-image-plugin=/bin/grootfs", "no image plugin is run"),
+        ("--network-plugin=/bin/silk", "no network plugin is run"),
+        ("--apparmor=garden-default", "AppArmor profiles are not applied yet"),
+        ("--uid-map-start=100000", "the highest id"),
+        ("--gid-map-length=65536", "the highest id"),
+        ("--enable-cpu-throttling", "not slowed down"),
+        ("--device-cgroup-rule=c 10:200 rwm", "is fixed"),
+        ("--container-io-max-write-bps=1", "not limited"),
+        ("--tcp-keepalive-time=30", "settings of TCP"),
+        ("--tcp-retries2=5", "settings of TCP"),
+    ] {
+        let refused = site.command("serve", &[flag]).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{flag}: {said}");
+        assert!(said.contains(reason) && said.contains(flag.split('=').next().unwrap()), "{said}");
+    }
+    let nothing =
+        ["--image-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
+    let mut server = site.serve(&nothing);
+    let (_, _, log) = server.end("-TERM");
+    assert!(!log.contains("no effect"), "{log}");
     assert!(site.clean_up().status.success());
 }
 
