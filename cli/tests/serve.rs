@@ -1,14 +1,17 @@
 //! `bloomery garden serve` and `cleanup` as an operator has them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 static SITES: AtomicU32 = AtomicU32::new(0);
@@ -69,19 +72,17 @@ impl Site {
 
     fn serve_by(&self, command: &mut Command) -> Serving<'_> {
         let mut process = command.spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("serving") {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ends: {said}");
-            said.push_str(&line);
-        }
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let said = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&said);
         let reader = std::thread::spawn(move || {
-            let mut rest = String::new();
-            let _ = log.read_to_string(&mut rest);
-            said + &rest
+            for line in log.lines().map_while(Result::ok) {
+                *heard.lock().unwrap() += &(line + "\n");
+            }
         });
-        Serving { site: self, process, log: Some(reader) }
+        let serving = Serving { site: self, process, said, reader: Some(reader) };
+        serving.wait_for_line("serving");
+        serving
     }
 
     fn clean_up(&self) -> Output {
@@ -93,10 +94,29 @@ impl Site {
 struct Serving<'a> {
     site: &'a Site,
     process: Child,
-    log: Option<std::thread::JoinHandle<String>>,
+    said: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Serving<'_> {
+    /// Waits until its log mentions something.
+    fn wait_for_line(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.said.lock().unwrap().contains(text) {
+            let said = || self.said.lock().unwrap().clone();
+            let ended = self.reader.as_ref().is_none_or(std::thread::JoinHandle::is_finished);
+            assert!(!ended || said().contains(text), "it ends: {}", said());
+            assert!(Instant::now() < deadline, "not logged: {text}: {}", said());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Limits how many descriptors it may have; what the limit was.
+    fn limit_descriptors(&self, limit: Rlimit) -> Rlimit {
+        let pid = Pid::from_child(&self.process);
+        rustix::process::prlimit(Some(pid), Resource::Nofile, limit).unwrap()
+    }
+
     fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut socket = UnixStream::connect(self.site.place("garden.sock")).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -126,7 +146,8 @@ impl Serving<'_> {
             assert!(Instant::now() < deadline, "it does not end");
             std::thread::sleep(Duration::from_millis(5));
         };
-        (status.code(), status.signal(), self.log.take().unwrap().join().unwrap())
+        self.reader.take().unwrap().join().unwrap();
+        (status.code(), status.signal(), std::mem::take(&mut *self.said.lock().unwrap()))
     }
 }
 
@@ -380,6 +401,56 @@ fn what_cannot_work_is_told_at_the_start() {
         assert!(!refused.status.success() && said.contains("must be started as root"), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn connections_wait_for_as_long_as_there_are_no_descriptors() {
+    const TROUBLE: &str = "cannot accept connections for a moment";
+    let site = Site::new();
+    let mut server = site.serve(&[]);
+    let ping = |socket: &mut UnixStream, more: &str| {
+        write!(socket, "GET /ping HTTP/1.1\r\nHost: api\r\n{more}\r\n").unwrap();
+    };
+    let answered = |socket: &mut UnixStream| {
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n{}\n") {
+            let mut piece = [0; 512];
+            let length = socket.read(&mut piece).unwrap();
+            assert!(length > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+        }
+    };
+    let connect = || {
+        let socket = UnixStream::connect(site.place("garden.sock")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let mut early = connect();
+    ping(&mut early, "");
+    answered(&mut early);
+
+    let usual = server.limit_descriptors(Rlimit { current: Some(0), maximum: Some(20000) });
+    let mut late: Vec<_> = (0..5).map(|_| connect()).collect();
+    late.iter_mut().for_each(|socket| ping(socket, "Connection: close\r\n"));
+    server.wait_for_line(TROUBLE);
+    // Who is connected is served, and who is not is neither served nor refused.
+    for _ in 0..3 {
+        ping(&mut early, "");
+        answered(&mut early);
+    }
+    for socket in &mut late {
+        socket.set_nonblocking(true).unwrap();
+        assert_eq!(socket.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        socket.set_nonblocking(false).unwrap();
+    }
+    server.limit_descriptors(usual);
+    late.iter_mut().for_each(answered);
+    assert!(server.ask("GET", "/ping", "").ends_with("\r\n\r\n{}\n"));
+
+    let (code, _, log) = server.end("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains(TROUBLE)).count(), 1, "{log}");
+    assert!(site.clean_up().status.success());
 }
 
 #[test]
