@@ -19,6 +19,7 @@ use chance::{Random, number};
 use garden_api::{ContainerSpec, ProcessSpec, Properties, Signal, TtySpec, WindowSize};
 use rustix::process::Signal as Number;
 use site::traces::{Traces, descriptors, processes, supervisor};
+use site::waiting::kernel_keeps_statuses;
 use site::{PATIENCE, Site};
 use tokio::runtime::Runtime;
 
@@ -203,13 +204,6 @@ fn is_broken(error: &Error) -> bool {
             | Error::Disconnected { .. }
             | Error::NoStream { .. }
     )
-}
-
-/// From kernel 6.15 a pidfd tells the status of a process that somebody else has reaped.
-fn kernel_keeps_statuses() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut parts = release.split('.').filter_map(|part| part.parse::<u32>().ok());
-    (parts.next(), parts.next()) >= (Some(6), Some(15))
 }
 
 /// Creates, runs and destroys until told to finish, remembering what was acknowledged.

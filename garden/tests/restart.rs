@@ -12,6 +12,7 @@ use garden_api::{
 };
 use garden_sys::supervisor::Exit;
 use plot::running::shell;
+use plot::waiting::kernel_keeps_statuses;
 use plot::{Plot, wait_until};
 
 fn named(id: &str, script: &str) -> ProcessSpec {
@@ -226,11 +227,4 @@ fn a_parked_container_that_was_killed_is_not_given_away() {
     assert_eq!(plot.sh("fresh", "exit 1").exit, Exit::Status(1));
     plot.garden().destroy("fresh").unwrap();
     plot.expect(&before);
-}
-
-/// From 6.15 on a pidfd tells the status of a process that somebody else has reaped.
-fn kernel_keeps_statuses() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut parts = release.split('.').filter_map(|part| part.parse::<u32>().ok());
-    (parts.next(), parts.next()) >= (Some(6), Some(15))
 }

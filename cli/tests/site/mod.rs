@@ -14,11 +14,11 @@ use bloomery_garden::config::Config;
 pub mod place;
 #[path = "../../../garden/tests/plot/traces.rs"]
 pub mod traces;
+#[path = "../../../garden/sys/tests/cell/waiting.rs"]
+pub mod waiting;
 
 use place::Place;
-
-/// Longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub use waiting::PATIENCE;
 
 pub struct Site {
     /// Where everything is; what the daemon is given as flags.

@@ -11,7 +11,8 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use cell::{Cell, Streams, kernel_keeps_statuses, kill, wait_until};
+use cell::waiting::{kernel_keeps_statuses, wait_until};
+use cell::{Cell, Streams, kill};
 use chance::{Random, number};
 use garden_sys as build;
 use garden_sys::supervisor::{Exit, Taken};

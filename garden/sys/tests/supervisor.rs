@@ -4,7 +4,8 @@ mod cell;
 
 use std::io::{Read, Write};
 
-use cell::{Cell, Streams, all, kernel_keeps_statuses, kill, wait_until};
+use cell::waiting::{kernel_keeps_statuses, wait_until};
+use cell::{Cell, Streams, all, kill};
 use garden_sys as build;
 use garden_sys::program::wire::Step;
 use garden_sys::supervisor::{Exit, Taken};

@@ -8,11 +8,12 @@ pub mod place;
 pub mod running;
 pub mod serving;
 pub mod traces;
+#[path = "../../sys/tests/cell/waiting.rs"]
+pub mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use bloomery_garden::Gardener;
 use bloomery_garden::config::{Config, Listen};
@@ -22,6 +23,7 @@ use garden_sys::supervisor::Exit;
 use place::Place;
 use tokio::runtime::Runtime;
 use traces::Traces;
+pub use waiting::{PATIENCE, wait_until};
 
 static PLOTS: AtomicU32 = AtomicU32::new(0);
 
@@ -170,22 +172,10 @@ impl Plot {
     }
 }
 
-/// Polls until it is so.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(std::time::Instant::now() < deadline, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().unwrap()
 }
-
-/// Longer than anything takes here.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn collect(mut pieces: Output) -> String {
     let mut all = Vec::new();

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod waiting;
+
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::build::plan::Plan;
 use super::build::program::plan::tag;
@@ -23,9 +25,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use waiting::PATIENCE;
+
 /// What uid 0 of a container is on the host.
 const ROOT: u32 = 4_294_967_294;
-pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn text(text: &str) -> CString {
     CString::new(text).unwrap()
@@ -266,19 +269,4 @@ pub fn all(mut file: File) -> String {
     let mut content = String::new();
     file.read_to_string(&mut content).unwrap();
     content
-}
-
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// PIDFD_GET_INFO tells the exit status of a process that somebody else has reaped, from 6.15 on.
-pub fn kernel_keeps_statuses() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut parts = release.split('.').filter_map(|part| part.parse::<u32>().ok());
-    (parts.next(), parts.next()) >= (Some(6), Some(15))
 }

@@ -17,7 +17,8 @@ use garden_sys::program::PROGRAM;
 use garden_sys::supervisor::{Error, Exit, Taken};
 use garden_sys_previous::program::PROGRAM as OLD_PROGRAM;
 use garden_sys_previous::supervisor as before;
-use new::cell::{Cell, all, kernel_keeps_statuses, kill, wait_until};
+use new::cell::waiting::{kernel_keeps_statuses, wait_until};
+use new::cell::{Cell, all, kill};
 
 /// Writes so many numbered lines as fast as it can.
 const LINES: u32 = 20_000;
