@@ -1,6 +1,6 @@
 //! `bloomery garden serve` and `cleanup` as an operator has them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -63,6 +63,19 @@ impl Site {
             command.arg(flag).arg(self.place(place));
         }
         command.args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// A command with one flag's value another's than the site's own.
+    fn command_but(&self, verb: &str, flag: &str, value: impl AsRef<OsStr>) -> Command {
+        let usual = self.command(verb, &[]);
+        let mut arguments: Vec<_> = usual.get_args().map(OsStr::to_owned).collect();
+        if let Some(at) = arguments.iter().position(|argument| argument == flag) {
+            arguments.drain(at..at + 2);
+        }
+        let mut command = Command::new(usual.get_program());
+        command.args(arguments).arg(flag).arg(value);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -362,22 +375,14 @@ fn flags_that_would_change_what_containers_get_are_errors() {
 #[test]
 fn what_cannot_work_is_told_at_the_start() {
     let site = Site::new();
-    for (flags, reason) in [
-        (["--mtu", "10"], "an MTU of 10 is not one of 68 to 65535 bytes"),
-        (["--mtu", "65536"], "an MTU of 65536 is not one of"),
-        (["--network-pool", "10.9.0.0/31"], "10.9.0.0/31 is smaller than the /30"),
+    for (flag, value, reason) in [
+        ("--mtu", "10", "an MTU of 10 is not one of 68 to 65535 bytes"),
+        ("--mtu", "65536", "an MTU of 65536 is not one of"),
+        ("--network-pool", "10.9.0.0/31", "10.9.0.0/31 is smaller than the /30"),
     ] {
-        let mut command = site.command("serve", &[]);
-        // A flag may be given once.
-        let mut arguments: Vec<_> = command.get_args().map(OsStr::to_owned).collect();
-        if let Some(at) = arguments.iter().position(|argument| argument == flags[0]) {
-            arguments.drain(at..at + 2);
-        }
-        arguments.extend(flags.map(OsString::from));
-        command = Command::new(command.get_program());
-        let refused = command.args(arguments).output().unwrap();
+        let refused = site.command_but("serve", flag, value).output().unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
-        assert!(!refused.status.success() && said.contains(reason), "{flags:?}: {said}");
+        assert!(!refused.status.success() && said.contains(reason), "{flag} {value}: {said}");
     }
     std::fs::rename(site.place("image"), site.place("away")).unwrap();
     let mut server = site.serve(&["--image-alias", "docker:///a=/no/such/place"]);
@@ -577,4 +582,45 @@ fn a_second_depot_of_one_tag_is_refused_for_as_long_as_the_first_has_containers(
     second.end("-TERM");
     assert!(other.clean_up().status.success());
     assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn a_keeper_and_a_store_are_one_depots_for_as_long_as_it_has_containers() {
+    let site = Site::new();
+    let other = Site::new();
+    let depot = site.place("depot").display().to_string();
+    let shared = [("--keeper-dir", "keeper"), ("--store", "store")];
+    let refused = |reason: &str| {
+        for (flag, place) in shared {
+            for verb in ["serve", "cleanup"] {
+                let mut command = other.command_but(verb, flag, site.place(place));
+                let refused = command.output().unwrap();
+                let said = String::from_utf8(refused.stderr).unwrap();
+                assert_eq!(refused.status.code(), Some(1), "{said}");
+                assert!(said.contains(reason) && said.contains(&depot), "{said}");
+                assert!(said.contains(flag), "{said}");
+            }
+        }
+    };
+    let mut first = site.serve(&[]);
+    assert!(first.ask("POST", "/containers", "{\"handle\":\"c\"}").contains("{\"Handle\":\"c\"}"));
+    refused("another Garden");
+    first.end("-KILL");
+    refused("belongs to containers of a Garden");
+    let mut again = site.serve(&[]);
+    let run = Command::new(env!("CARGO_BIN_EXE_bloomery"))
+        .args(["ctl", "run", "--no-stdin", "--socket"])
+        .arg(site.place("garden.sock"))
+        .args(["c", "touch", "/written"])
+        .status()
+        .unwrap();
+    assert!(run.success());
+    again.end("-TERM");
+    assert!(site.clean_up().status.success());
+    for (flag, place) in shared {
+        let mut second = other.serve_by(&mut other.command_but("serve", flag, site.place(place)));
+        second.end("-TERM");
+        assert!(other.command_but("cleanup", flag, site.place(place)).status().unwrap().success());
+    }
+    assert!(other.clean_up().status.success());
 }

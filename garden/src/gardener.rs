@@ -24,6 +24,7 @@ use garden_seccomp::Filter;
 use garden_sys::supervisor::Supervisor;
 use tokio::runtime::Handle;
 
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::container::{Call, Container};
 use crate::depot::{Depot, Phase};
@@ -45,6 +46,7 @@ const GRACE_TIME: &str = "garden.grace-time";
 pub struct Gardener {
     config: Config,
     depot: Depot,
+    _claims: [Claim; 2],
     supervisor: Arc<Supervisor>,
     exits: Arc<Exits>,
     maker: Arc<Maker>,

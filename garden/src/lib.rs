@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+mod claim;
 pub mod client;
 mod command;
 pub mod config;

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::runtime::Handle;
 
 use super::Gardener;
+use crate::claim::Claim;
 use crate::config::Config;
 use crate::error::Error;
 
@@ -42,6 +43,9 @@ impl Gardener {
         }
         let volumes = config.store.join("volumes");
         wait_until("destroyed volumes are deleted", || !has_volumes(&volumes))?;
+        for place in [&config.run, &config.store] {
+            tolerate(Claim::withdraw(place), place)?;
+        }
         for file in ["keeper.sock", "supervisor.log"] {
             let path = config.run.join(file);
             tolerate(fs::remove_file(&path), &path)?;

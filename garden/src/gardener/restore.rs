@@ -17,6 +17,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 
 use super::{GRACE_TIME, Gardener};
+use crate::claim::{Claim, PATIENCE};
 use crate::config::Config;
 use crate::container::{Body, Container, Init};
 use crate::depot::{Depot, ExitRecord, Phase, Record};
@@ -30,9 +31,6 @@ use crate::process::Process;
 use crate::volumes::Volumes;
 use rootfs::reference::References;
 
-/// How long an earlier daemon of the same depot may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Where cgroups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -45,9 +43,24 @@ impl Gardener {
         let listener = Arc::clone(&exits);
         // Before anything is changed: a daemon that is too old for the records must not start.
         let records = read_records(&depot)?;
-        let hierarchy = claim_tag(&config)?;
+        let depot_path = fs::canonicalize(&config.depot).map_err(|error| {
+            Error::because(format!("cannot resolve {}", config.depot.display()), &error)
+        })?;
+        let hierarchy = claim_tag(&config, &depot_path)?;
+        let keeper_dir = Claim::take(&config.run, "--keeper-dir", &depot_path)?;
+        let store = Claim::take(&config.store, "--store", &depot_path)?;
+        let references = References {
+            default: config.default_rootfs.clone(),
+            aliases: config.image_aliases.clone(),
+        };
+        let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
+        store.settle(!volumes.list()?.is_empty())?;
         let supervisor = Supervisor::attach(&config.run, move |ended| listener.report(ended))
             .map_err(|error| Error::because("cannot reach the keeper", &error))?;
+        let children = supervisor
+            .children()
+            .map_err(|error| Error::because("cannot ask the keeper what it has", &error))?;
+        keeper_dir.settle(!children.is_empty())?;
         let supervisor = Arc::new(supervisor);
         bring_up_to_date(&supervisor);
 
@@ -55,11 +68,6 @@ impl Gardener {
             tracing::warn!(?lack, "this host cannot enforce all limits");
         }
         let network = Arc::new(Network::start(&config)?);
-        let references = References {
-            default: config.default_rootfs.clone(),
-            aliases: config.image_aliases.clone(),
-        };
-        let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
         let (number, ticket) = next_numbers(&records, &supervisor, &hierarchy, &volumes)?;
         let maker = Arc::new(Maker {
             supervisor: Arc::clone(&supervisor),
@@ -91,6 +99,7 @@ impl Gardener {
         let gardener = Arc::new(Self {
             config,
             depot,
+            _claims: [keeper_dir, store],
             supervisor,
             exits,
             leavings: Leavings::start(Arc::clone(&maker))?,
@@ -275,12 +284,10 @@ impl Gardener {
 
 /// The cgroups of this tag, claimed for the depot: links, rules and cgroups that are called by it are
 /// this daemon's from then on. Two depots of one tag would remove each other's as nobody's.
-fn claim_tag(config: &Config) -> Result<Hierarchy, Error> {
-    let Config { tag, depot, .. } = config;
-    let depot = fs::canonicalize(depot)
-        .map_err(|error| Error::because(format!("cannot resolve {}", depot.display()), &error))?;
+fn claim_tag(config: &Config, depot: &Path) -> Result<Hierarchy, Error> {
+    let tag = &config.tag;
     let name = format!("bloomery-{tag}");
-    Hierarchy::claim(&name, CGROUPS.as_ref(), &depot, PATIENCE).map_err(|error| match error {
+    Hierarchy::claim(&name, CGROUPS.as_ref(), depot, PATIENCE).map_err(|error| match error {
         garden_cgroup::Error::InUse { owner, .. } => {
             let with = owner.map_or_else(String::new, |owner| format!(" (--depot {})", owner.display()));
             Error::Plain(format!(
