@@ -21,10 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bloomery_garden::client::{Client, Error as GardenError};
-use garden_api::{BulkEntry, Metrics};
+use garden_api::{BulkEntry, ContainerInfo, ContainerSpec, Metrics};
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::absence::{self, Absence};
 use crate::cache::Cache;
 use crate::capacity::{Capacity, Insufficient, Resources};
 use crate::container::{Completion, Container, Guid, Resource, State};
@@ -34,7 +35,7 @@ use crate::identity::{self, Authority};
 use crate::logs::{Sink, Streamer};
 use crate::run_info::RunInfo;
 use crate::spec::CellLimits;
-use crate::steps::go_duration;
+use crate::steps::{Untaken, go_duration, take_file};
 
 use table::Table;
 
@@ -340,11 +341,7 @@ impl Executor {
         let say = |text: String| log.as_ref().map(|log| log.platform("", false, &text));
         say(format!("Cell {cell} destroying container for instance {guid}"));
         let slot = self.0.deletions.acquire().await;
-        match self.0.garden.destroy(guid).await {
-            Ok(()) | Err(GardenError::ContainerNotFound(_)) => {}
-            Err(error) if error.to_string().contains("already being destroyed") => {}
-            Err(error) => return Err(Error::garden(format!("destroying {guid}"))(error)),
-        }
+        self.0.destroy(guid).await.map_err(Error::garden(format!("destroying {guid}")))?;
         drop(slot);
         say(format!("Cell {cell} successfully destroyed container for instance {guid}"));
         self.forget(guid);
@@ -379,14 +376,19 @@ impl Executor {
 
     /// A file of a container, of at most `limit` bytes; more is an error.
     pub async fn file(&self, guid: &str, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
-        let attempt = || format!("reading {path} of {guid}");
-        let archive =
-            self.0.garden.stream_out(guid, "root", path).await.map_err(Error::garden(attempt()))?;
         let scratch = tempfile::NamedTempFile::new_in(self.0.config.data.join("scratch"))
             .map_err(fetch::Error::file("making a file in", &self.0.config.data))?;
-        crate::steps::first_entry(archive, scratch.path())
-            .await
-            .map_err(fetch::Error::file("reading", std::path::Path::new(path)))?;
+        match take_file(&self.0.garden, guid, "root", path, scratch.path()).await {
+            Ok(_) => {}
+            Err(Untaken::Garden(error)) => {
+                return Err(Error::garden(format!("reading {path} of {guid}"))(error));
+            }
+            Err(Untaken::Archive { source, .. }) => {
+                return Err(
+                    fetch::Error::file("reading", std::path::Path::new(path))(source).into()
+                );
+            }
+        }
         let bytes =
             std::fs::read(scratch.path()).map_err(fetch::Error::file("reading", scratch.path()))?;
         if bytes.len() > limit {
@@ -469,6 +471,38 @@ impl Executor {
 }
 
 impl Inner {
+    /// Has Garden destroy a container; one that it does not know, or destroys already, is no error.
+    async fn destroy(&self, guid: &str) -> Result<(), GardenError> {
+        let mut absence = Absence::new(guid, absence::OF_CALLS);
+        loop {
+            match self.garden.destroy(guid).await {
+                Ok(()) | Err(GardenError::ContainerNotFound(_)) => return Ok(()),
+                Err(error) if error.to_string().contains("already being destroyed") => {
+                    return Ok(());
+                }
+                Err(error) => absence.bear(error).await?,
+            }
+        }
+    }
+
+    /// Has Garden make a container. Whether an interrupted call has done so is not known: what may be
+    /// there of it is destroyed first.
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerInfo, GardenError> {
+        let guid = spec.handle.as_str();
+        let mut absence = Absence::new(guid, absence::OF_CALLS);
+        loop {
+            let made = async {
+                self.garden.create(spec).await?;
+                self.garden.info(guid).await
+            };
+            match made.await {
+                Err(error) => absence.bear(error).await?,
+                made => return made,
+            }
+            self.destroy(guid).await?;
+        }
+    }
+
     /// For files that are mounted into one container.
     fn files_directory(&self, guid: &str) -> PathBuf {
         self.config.data.join("files").join(guid)

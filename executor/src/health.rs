@@ -15,6 +15,7 @@ use garden_api::{ProcessSpec, ResourceLimits};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::absence::{self, Absence};
 use crate::steps::{Failure, Latch, MONITOR, Steps, go_duration};
 use probe::{Probe, Target};
 
@@ -331,18 +332,16 @@ impl Health<'_> {
         }
         args.extend_from_slice(mode);
         let spec = ProcessSpec {
-            id: format!(
-                "{}-{what}-healthcheck-{index}-{}",
-                self.steps.handle,
-                uuid::Uuid::new_v4().simple()
-            ),
             path: format!("{PROGRAM}/healthcheck"),
             args,
             user: "root".into(),
             rlimits: ResourceLimits { nofile: Some(1024), ..ResourceLimits::default() },
             ..ProcessSpec::default()
         };
-        let run = async {
+        let run = async || {
+            let probe = uuid::Uuid::new_v4().simple();
+            let id = format!("{}-{what}-healthcheck-{index}-{probe}", self.steps.handle);
+            let spec = ProcessSpec { id, ..spec.clone() };
             let process = self.steps.garden.run(&self.steps.handle, &spec, ProcessIo::outputs());
             let process = process.await?;
             let mut said = Vec::new();
@@ -353,10 +352,14 @@ impl Health<'_> {
             let status = process.wait().await?;
             Ok::<_, bloomery_garden::client::Error>((status, said))
         };
-        match run.await {
-            Ok((0, _)) => Ok(()),
-            Ok((_, said)) => Err(String::from_utf8_lossy(&said).trim().to_owned()),
-            Err(error) => Err(error.to_string()),
+        let mut absence = Absence::new(&self.steps.handle, absence::OF_CALLS);
+        loop {
+            match run().await {
+                Ok((0, _)) => return Ok(()),
+                Ok((_, said)) => return Err(String::from_utf8_lossy(&said).trim().to_owned()),
+                // That Garden is away says nothing of the app.
+                Err(error) => absence.bear(error).await.map_err(|error| error.to_string())?,
+            }
         }
     }
 }

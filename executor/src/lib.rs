@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod absence;
 mod archive;
 mod cache;
 mod capacity;

@@ -22,13 +22,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::absence::{self, Absence};
 use crate::cache::Cache;
 use crate::container::Network;
 use crate::fetch::Transfers;
 use crate::logs::Streamer;
 
 pub(crate) use latch::Latch;
-pub(crate) use transfer::{chain, first_entry};
+pub(crate) use transfer::{Untaken, chain, take_file};
 
 /// The property that says how far the leaves are: a [`Progress`].
 pub(crate) const PROGRESS: &str = "executor:progress";
@@ -320,8 +321,13 @@ impl Steps {
             }
             serde_json::to_string(&*progress).expect("texts are always JSON")
         };
-        if let Err(error) = self.garden.set_property(&self.handle, PROGRESS, &json).await {
-            tracing::debug!(handle = self.handle, %error, "the progress of a step is not recorded");
+        let mut absence = Absence::new(&self.handle, absence::OF_CALLS);
+        while let Err(error) = self.garden.set_property(&self.handle, PROGRESS, &json).await {
+            if let Err(error) = absence.bear(error).await {
+                let error = chain(&error);
+                tracing::debug!(handle = self.handle, error, "a step's progress is not recorded");
+                return;
+            }
         }
     }
 }

@@ -158,6 +158,31 @@ fn a_garden_that_comes_back_is_asked_again() {
 }
 
 #[test]
+fn calls_wait_for_a_garden_that_is_away() {
+    let mut cell = Cell::new();
+    let was_said = |cell: &Cell, what: &str| {
+        let cell = cell.lines("CELL");
+        cell.iter().any(|line| line.contains(what))
+    };
+    cell.plot.leave();
+    cell.begin("made", instance("made", sh("APP", "sleep 1000")));
+    plot::wait_until("Garden is asked for it", || was_said(&cell, "creating container"));
+    cell.plot.come_back();
+    cell.plot.serve();
+    cell.until("made", "running", |container| container.state == State::Running);
+
+    cell.plot.leave();
+    let executor = cell.executor().clone();
+    let deleting = cell.runtime.spawn(async move { executor.delete("made").await });
+    plot::wait_until("Garden is asked to destroy it", || was_said(&cell, "destroying container"));
+    cell.plot.come_back();
+    cell.plot.serve();
+    cell.runtime.block_on(deleting).unwrap().unwrap();
+    assert!(cell.executor().containers().is_empty());
+    assert!(cell.plot.garden().list(&Default::default()).is_empty());
+}
+
+#[test]
 fn a_task_that_takes_too_long_is_ended() {
     let cell = Cell::new();
     let slow = TimeoutAction {

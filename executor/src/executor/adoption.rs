@@ -1,9 +1,11 @@
 //! Containers that an earlier executor has left.
 
-use garden_api::Properties;
+use bloomery_garden::client::Error as GardenError;
+use garden_api::{ContainerInfo, Properties};
 
 use super::creation::Resumed;
 use super::{Error, Executor};
+use crate::absence::{self, Absence, is_away};
 use crate::container::{Container, State};
 use crate::record::{RUNNING, Record};
 use crate::spec::{self, OWNER, RECORD};
@@ -19,7 +21,11 @@ impl Executor {
         filter.insert("garden.state".into(), "all".into());
         let all = self.0.garden.list(&filter).await.map_err(Error::garden("listing"))?;
         for handle in all {
-            let found = if whole.contains(&handle) { self.found(&handle).await } else { None };
+            let found = if whole.contains(&handle) {
+                self.found(&handle).await.map_err(Error::garden(format!("asking for {handle}")))?
+            } else {
+                None
+            };
             if let Some((container, resumed)) = found {
                 tracing::info!(guid = handle, state = ?container.state, "taking up a container");
                 {
@@ -31,7 +37,7 @@ impl Executor {
                 tokio::spawn(async move { executor.live(guid, Some(resumed)).await });
             } else {
                 tracing::info!(guid = handle, "destroying a container that is not whole");
-                if let Err(error) = self.0.garden.destroy(&handle).await {
+                if let Err(error) = self.0.destroy(&handle).await {
                     // The reaper tries again.
                     tracing::warn!(guid = handle, %error, "it cannot be destroyed");
                 }
@@ -44,14 +50,24 @@ impl Executor {
         Ok(())
     }
 
-    async fn found(&self, handle: &str) -> Option<(Container, Resumed)> {
-        let properties = self.0.garden.properties(handle).await.ok()?;
-        let record: Record = serde_json::from_str(properties.get(RECORD)?)
-            .inspect_err(
-                |error| tracing::warn!(guid = handle, %error, "its record is not readable"),
-            )
-            .ok()?;
-        let info = self.0.garden.info(handle).await.ok()?;
+    /// What can be taken up of a container; an error says that Garden has not told of it.
+    async fn found(&self, handle: &str) -> Result<Option<(Container, Resumed)>, GardenError> {
+        let (properties, info) = match self.told(handle).await {
+            Ok(told) => told,
+            Err(error) if is_away(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(guid = handle, %error, "Garden does not tell of it");
+                return Ok(None);
+            }
+        };
+        let Some(record) = properties.get(RECORD) else { return Ok(None) };
+        let record: Record = match serde_json::from_str(record) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(guid = handle, %error, "its record is not readable");
+                return Ok(None);
+            }
+        };
         let network = spec::network(&info, &record.run.ports);
         let was_healthy = properties.contains_key(RUNNING);
         let progress = properties
@@ -63,6 +79,20 @@ impl Executor {
         container.state = State::Created;
         container.network = Some(network.clone());
         container.run = Some(record.run.into());
-        Some((container, Resumed { network, progress, was_healthy }))
+        Ok(Some((container, Resumed { network, progress, was_healthy })))
+    }
+
+    async fn told(&self, handle: &str) -> Result<(Properties, ContainerInfo), GardenError> {
+        let mut absence = Absence::new(handle, absence::OF_CALLS);
+        loop {
+            let told = async {
+                let properties = self.0.garden.properties(handle).await?;
+                Ok((properties, self.0.garden.info(handle).await?))
+            };
+            match told.await {
+                Err(error) => absence.bear(error).await?,
+                told => return told,
+            }
+        }
     }
 }

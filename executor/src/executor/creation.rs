@@ -132,8 +132,7 @@ impl Executor {
         log.platform("", false, &format!("Cell {cell} creating container for instance {guid}"));
         let created = async {
             let _slot = self.0.creations.acquire().await;
-            self.0.garden.create(&spec).await?;
-            self.0.garden.info(guid).await
+            self.0.create(&spec).await
         };
         let info = created.await.map_err(|error: GardenError| {
             let cause = chain(&error);

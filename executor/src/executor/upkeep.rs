@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::{Error, Executor};
+use crate::absence::Absence;
 use crate::container::{Completion, Guid, State};
 use crate::spec::OWNER;
 use crate::steps::chain;
@@ -20,6 +21,8 @@ const EXPIRY: Duration = Duration::from_secs(30);
 /// Properties of the container in which Garden is checked (diego.md 10.2).
 const CHECK_OWNER: &str = "executor-health-check";
 const CHECK_TAG: &str = "tag:healthcheck-tag";
+/// For a Garden that is started again just when it is checked: it is checked rarely.
+const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Executor {
     pub(super) fn begin_upkeep(&self) {
@@ -110,9 +113,9 @@ impl Executor {
                 continue;
             }
             tracing::info!(guid = handle, "destroying a container that nobody knows");
-            match self.0.garden.destroy(&handle).await {
-                Ok(()) | Err(GardenError::ContainerNotFound(_)) => {}
-                Err(error) => tracing::warn!(guid = handle, %error, "it cannot be destroyed"),
+            if let Err(error) = self.0.destroy(&handle).await {
+                let error = chain(&error);
+                tracing::warn!(guid = handle, error, "it cannot be destroyed");
             }
         }
         Ok(())
@@ -121,7 +124,16 @@ impl Executor {
     /// Runs something in a container of its own, as an app would.
     async fn check_garden(&self) {
         let Some(rootfs) = &self.0.config.garden_check_rootfs else {
-            let pinged = self.0.garden.ping().await.map_err(|error| chain(&error));
+            let mut absence = Absence::new("", CHECK_PATIENCE);
+            let pinged = loop {
+                match self.0.garden.ping().await {
+                    Err(error) => match absence.bear(error).await {
+                        Ok(()) => {}
+                        Err(error) => break Err(chain(&error)),
+                    },
+                    Ok(()) => break Ok(()),
+                }
+            };
             drop(self.0.garden_health.send_replace(pinged));
             return;
         };

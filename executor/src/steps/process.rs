@@ -8,14 +8,11 @@ use garden_api::{ProcessSpec, ResourceLimits, Signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Latch, Mark, Outcome, Steps};
+use crate::absence::{self, Absence, is_away};
 use crate::environment;
 
 /// After KILL, a process that is still there is given up.
 const LAST: Duration = Duration::from_secs(1);
-
-/// How long a Garden that went away is waited for, and how often it is asked.
-const ABSENCE: Duration = Duration::from_secs(600);
-const ASKED: Duration = Duration::from_millis(200);
 
 impl Steps {
     pub(super) async fn process(
@@ -30,8 +27,9 @@ impl Steps {
             return Ok(());
         }
         let source = run.log_source.as_str();
-        let process = match self.begin(run, path).await {
+        let process = match self.begin(run, path, stop).await {
             Ok(process) => process,
+            Err(_) if stop.is_cancelled() => return Err(Failure::Cancelled),
             Err(error) => {
                 self.log.platform(source, true, &format!("failed to run: {error}"));
                 return Err(Failure::Failed(named(source, &error.to_string())));
@@ -52,17 +50,18 @@ impl Steps {
     }
 
     /// Starts the process, or finds it where it was started before.
-    async fn begin(&self, run: &RunAction, path: &str) -> Result<RunningProcess, Error> {
+    async fn begin(
+        &self,
+        run: &RunAction,
+        path: &str,
+        stop: &CancellationToken,
+    ) -> Result<RunningProcess, Error> {
         let id = process_id(&self.handle, path);
-        if self.resumed {
-            match self.garden.attach(&self.handle, &id, ProcessIo::outputs()).await {
-                // It was never started, so it is started now.
-                Err(Error::ProcessNotFound(_)) if !self.was_begun(path) => {}
-                attached => return attached,
-            }
-        }
+        // A process that Garden has forgotten must not be started a second time, so it is written
+        // down that there was one. Monitors' processes are probes, of no interest afterwards.
+        let is_forgotten = self.resumed && self.was_begun(path);
         let spec = ProcessSpec {
-            id,
+            id: id.clone(),
             path: run.path.clone(),
             args: run.args.clone(),
             env: environment::of_process(&run.env, &self.network),
@@ -74,14 +73,32 @@ impl Steps {
             },
             ..ProcessSpec::default()
         };
-        let run = self.garden.run(&self.handle, &spec, ProcessIo::outputs());
-        // A process that Garden has forgotten must not be started a second time, so it is written
-        // down that there was one. Monitors' processes are probes, of no interest afterwards.
-        if is_recorded(path) {
-            let begun = self.record(Mark::Begun, path);
-            tokio::join!(run, begun).0
-        } else {
-            run.await
+        let mut may_be_there = self.resumed;
+        let mut absence = Absence::new(&self.handle, absence::OF_CALLS).until(stop);
+        loop {
+            if may_be_there {
+                match self.garden.attach(&self.handle, &id, ProcessIo::outputs()).await {
+                    // It was never started, so it is started now.
+                    Err(Error::ProcessNotFound(_)) if !is_forgotten => {}
+                    Err(error) => {
+                        absence.bear(error).await?;
+                        continue;
+                    }
+                    attached => return attached,
+                }
+            }
+            let run = self.garden.run(&self.handle, &spec, ProcessIo::outputs());
+            let started = if is_recorded(path) {
+                let begun = self.record(Mark::Begun, path);
+                tokio::join!(run, begun).0
+            } else {
+                run.await
+            };
+            match started {
+                Err(error) => absence.bear(error).await?,
+                started => return started,
+            }
+            may_be_there = true;
         }
     }
 
@@ -97,9 +114,7 @@ impl Steps {
             let result = self.watch(&process, run, path, ending).await;
             match result {
                 // The daemon went away; the process has not, or its status is kept.
-                Err(
-                    Error::Disconnected { .. } | Error::Broken { .. } | Error::Unreachable { .. },
-                ) => process = self.again(path, ending).await?,
+                Err(error) if is_away(&error) => process = self.again(path, ending).await?,
                 result => return result,
             }
         }
@@ -140,11 +155,9 @@ impl Steps {
 
     async fn again(&self, path: &str, ending: &mut Ending<'_>) -> Result<RunningProcess, Error> {
         let id = process_id(&self.handle, path);
-        let begun = tokio::time::Instant::now();
+        let mut absence = Absence::new(&self.handle, absence::OF_PROCESSES);
         loop {
             match self.garden.attach(&self.handle, &id, ProcessIo::outputs()).await {
-                Err(Error::Unreachable { .. } | Error::Broken { .. })
-                    if begun.elapsed() < ABSENCE && ending.asked != Some(Stage::GivenUp) => {}
                 Ok(process) => {
                     // What was asked while nobody listened is asked again.
                     match ending.asked {
@@ -156,9 +169,9 @@ impl Steps {
                     }
                     return Ok(process);
                 }
-                attached => return attached,
+                Err(error) if ending.asked == Some(Stage::GivenUp) => return Err(error),
+                Err(error) => absence.bear(error).await?,
             }
-            tokio::time::sleep(ASKED).await;
         }
     }
 
@@ -196,10 +209,17 @@ impl Steps {
     }
 
     async fn ran_out_of_memory(&self) -> bool {
-        let info = self.garden.info(&self.handle).await;
-        info.is_ok_and(|info| {
-            info.events.iter().any(|event| event.to_lowercase().contains("out of memory"))
-        })
+        let mut absence = Absence::new(&self.handle, absence::OF_CALLS);
+        let info = loop {
+            match self.garden.info(&self.handle).await {
+                Ok(info) => break info,
+                Err(error) => match absence.bear(error).await {
+                    Ok(()) => {}
+                    Err(_) => return false,
+                },
+            }
+        };
+        info.events.iter().any(|event| event.to_lowercase().contains("out of memory"))
     }
 }
 

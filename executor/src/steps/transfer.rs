@@ -1,9 +1,15 @@
 //! Files into the container, and out of it.
 
+use std::io;
+use std::path::Path;
+
 use bbs_models::{DownloadAction, UploadAction};
+use bloomery_garden::client::{Client, Error};
 use tokio::fs::File;
+use tokio::io::AsyncRead;
 
 use super::{Failure, Outcome, Steps};
+use crate::absence::{self, Absence};
 use crate::cache::Wanted;
 use crate::fetch::Checksum;
 
@@ -32,14 +38,7 @@ impl Steps {
             );
             Failure::Failed("Downloading failed".into())
         })?;
-        let copied = async {
-            let tar = File::open(kept.path()).await.map_err(|error| error.to_string())?;
-            self.garden
-                .stream_in(&self.handle, &action.user, &action.to, tar)
-                .await
-                .map_err(|error| chain(&error))
-        };
-        copied.await.map_err(|cause| {
+        self.stream_in(kept.path(), &action.user, &action.to).await.map_err(|cause| {
             say(true, format!("Failed to copy {} into the container: {cause}", action.artifact));
             Failure::Failed("Copying into the container failed".into())
         })?;
@@ -65,12 +64,9 @@ impl Steps {
                 .tempdir_in(&self.scratch)
                 .map_err(|error| format!("{}: {error}", self.scratch.display()))?;
             let file = scratch.path().join("file");
-            let archive = self
-                .garden
-                .stream_out(&self.handle, &action.user, &action.from)
+            let bytes = take_file(&self.garden, &self.handle, &action.user, &action.from, &file)
                 .await
                 .map_err(|error| chain(&error))?;
-            let bytes = first_entry(archive, &file).await.map_err(|error| error.to_string())?;
             self.transfers.upload(&action.to, &file).await.map_err(|error| chain(&error))?;
             Ok(bytes)
         };
@@ -82,14 +78,82 @@ impl Steps {
         say(false, format!("Uploaded {} ({})", action.artifact, size(bytes)));
         Ok(())
     }
+
+    /// Unpacks a tar archive into the container; else why not, in words. What an interrupted call has
+    /// unpacked is unpacked again.
+    async fn stream_in(&self, tar: &Path, user: &str, to: &str) -> Result<(), String> {
+        let mut absence = Absence::new(&self.handle, absence::OF_CALLS);
+        loop {
+            let tar = File::open(tar).await.map_err(|error| error.to_string())?;
+            match self.garden.stream_in(&self.handle, user, to, tar).await {
+                Ok(()) => return Ok(()),
+                Err(error) => absence.bear(error).await.map_err(|error| chain(&error))?,
+            }
+        }
+    }
+}
+
+/// Why a file does not come out of a container.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Untaken {
+    /// Garden does not give it.
+    #[error(transparent)]
+    Garden(#[from] Error),
+    /// What came is no whole archive with a file in it, or it cannot be written.
+    #[error("reading {path}")]
+    Archive {
+        /// In the container.
+        path: String,
+        /// What is wrong.
+        source: io::Error,
+    },
+}
+
+/// How often an archive that ends too early is asked for: with Garden away, or because Garden cannot
+/// finish it.
+const ARCHIVES: u32 = 3;
+
+/// Copies a file out of a container to `to`; its length.
+pub(crate) async fn take_file(
+    garden: &Client,
+    handle: &str,
+    user: &str,
+    from: &str,
+    to: &Path,
+) -> Result<u64, Untaken> {
+    let mut absence = Absence::new(handle, absence::OF_CALLS);
+    let mut archives = 0;
+    loop {
+        let archive = match garden.stream_out(handle, user, from).await {
+            Ok(archive) => archive,
+            Err(error) => {
+                absence.bear(error).await?;
+                continue;
+            }
+        };
+        archives += 1;
+        match first_entry(archive, to).await {
+            Err(error) if is_cut(&error) && archives < ARCHIVES => {
+                tracing::info!(handle, path = from, %error, "a file is asked for again");
+            }
+            taken => {
+                return taken.map_err(|source| Untaken::Archive { path: from.to_owned(), source });
+            }
+        }
+    }
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Writes the first file of a tar stream to `to`, and reads the stream to its end, which tells
 /// whether it was whole.
-pub(crate) async fn first_entry(
-    archive: impl tokio::io::AsyncRead + Send + Unpin + 'static,
-    to: &std::path::Path,
-) -> std::io::Result<u64> {
+async fn first_entry(
+    archive: impl AsyncRead + Send + Unpin + 'static,
+    to: &Path,
+) -> io::Result<u64> {
     let mut bridge = tokio_util::io::SyncIoBridge::new(archive);
     let to = to.to_owned();
     tokio::task::spawn_blocking(move || {
@@ -98,14 +162,14 @@ pub(crate) async fn first_entry(
         for entry in archive.entries()? {
             let mut entry = entry?;
             if copied.is_none() && entry.header().entry_type().is_file() {
-                copied = Some(std::io::copy(&mut entry, &mut std::fs::File::create(&to)?)?);
+                copied = Some(io::copy(&mut entry, &mut std::fs::File::create(&to)?)?);
             }
         }
-        std::io::copy(&mut bridge, &mut std::io::sink())?;
-        copied.ok_or_else(|| std::io::Error::other("there is no file in what came out"))
+        io::copy(&mut bridge, &mut io::sink())?;
+        copied.ok_or_else(|| io::Error::other("there is no file in what came out"))
     })
     .await
-    .map_err(std::io::Error::other)?
+    .map_err(io::Error::other)?
 }
 
 /// An error with its causes, on one line.

@@ -292,6 +292,24 @@ impl Platform {
         })
     }
 
+    /// Kills a part and waits until everything is there again and answers.
+    pub fn kill_and_wait(&self, part: Part) {
+        let killed = self.kill(part);
+        self.is_whole(&format!("after {part:?}, process {killed}"));
+    }
+
+    /// Waits until all parts are there and answer.
+    pub fn is_whole(&self, when: &str) {
+        eventually(&format!("the platform is whole {when}"), || {
+            let missing = Part::ALL.into_iter().find(|part| self.part(*part).is_none());
+            if let Some(part) = missing {
+                return Err(format!("no {part:?}"));
+            }
+            self.wait(self.garden().ping()).map_err(|error| error.to_string())?;
+            self.log_in().map(|_| ())
+        });
+    }
+
     /// The logs of the platform's processes.
     pub fn logs(&self) -> String {
         let of = |name| fs::read_to_string(self.data().join(format!("log/{name}.log")));

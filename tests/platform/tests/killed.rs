@@ -2,11 +2,14 @@
 //! under way succeeds or can be repeated.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use bbs_models::TasksRequest;
+use garden_api::Properties;
 use platform_tests::{
     CLIENTS, Extent, PATIENCE, Part, Platform, Seen, Step, Told, apps, eventually,
 };
+use serde_json::Value;
 
 /// Clients ask an app while something happens, and for a while after that.
 fn meanwhile(platform: &Platform, host: &str, happens: impl FnOnce()) -> Seen {
@@ -21,24 +24,6 @@ fn meanwhile(platform: &Platform, host: &str, happens: impl FnOnce()) -> Seen {
     platform_tests::meanwhile(ask, Extent { before: 20, after: 50, patience: PATIENCE }, happens)
 }
 
-/// Kills a part and waits until everything is there again and answers.
-fn kill_and_wait(platform: &Platform, part: Part) {
-    let killed = platform.kill(part);
-    is_whole(platform, &format!("after {part:?}, process {killed}"));
-}
-
-/// Waits until all parts are there and answer.
-fn is_whole(platform: &Platform, when: &str) {
-    eventually(&format!("the platform is whole {when}"), || {
-        let missing = Part::ALL.into_iter().find(|part| platform.part(*part).is_none());
-        if let Some(part) = missing {
-            return Err(format!("no {part:?}"));
-        }
-        platform.wait(platform.garden().ping()).map_err(|error| error.to_string())?;
-        platform.log_in().map(|_| ())
-    });
-}
-
 #[test]
 fn apps_and_their_clients_do_not_notice_that_a_process_is_killed() -> Told<()> {
     let platform = Platform::started(0);
@@ -46,7 +31,7 @@ fn apps_and_their_clients_do_not_notice_that_a_process_is_killed() -> Told<()> {
     let life = platform.app_answers("steady")["life"].to_string();
     let instances = platform.running(1);
     for part in Part::ALL {
-        let seen = meanwhile(&platform, "steady", || kill_and_wait(&platform, part));
+        let seen = meanwhile(&platform, "steady", || platform.kill_and_wait(part));
         let (answers, lost, slowest) = (seen.answers(), seen.lost(), seen.slowest());
         println!("{part:?}: {answers} answers, lost {lost:?}, slowest {slowest:?}");
         let in_flight = match part {
@@ -65,7 +50,7 @@ fn apps_and_their_clients_do_not_notice_that_a_process_is_killed() -> Told<()> {
             platform.kill(part);
         }
         platform.up(&[]);
-        is_whole(&platform, "after all of these");
+        platform.is_whole("after all of these");
     });
     assert_eq!(seen.lives(), BTreeSet::from([life]));
     assert_eq!(platform.running(1), instances);
@@ -83,6 +68,73 @@ fn a_push_that_is_hit_while_it_starts_succeeds_or_can_be_repeated() -> Told<()> 
     expect_pushes(2, Step::Starts)
 }
 
+/// For a push that Garden dies under, from then to its end. A cell that did not go on by itself
+/// would be brought to it after 30 s.
+const GOES_ON: Duration = Duration::from_secs(15);
+
+/// Where Garden dies: what is known of the container that stages.
+#[derive(Clone, Copy, Debug)]
+enum Staging {
+    /// It may be about to be made.
+    Begins,
+    /// It is there.
+    IsMade,
+    /// Files are in it.
+    HasFiles,
+    /// The builder runs.
+    Runs,
+}
+
+#[test]
+fn a_push_goes_on_when_garden_is_back() -> Told<()> {
+    let platform = Platform::started(3);
+    platform.log_in()?.push(&apps::server("pushed", "first"))?;
+    for staging in [Staging::Begins, Staging::IsMade, Staging::HasFiles, Staging::Runs] {
+        let version = format!("{staging:?}");
+        let files = apps::server("pushed", &version);
+        let mut killed = None;
+        let mut hit = |now: Step| {
+            if now == Step::Builds {
+                await_staging(&platform, staging);
+                platform.kill(Part::Garden);
+                killed = Some(Instant::now());
+            }
+        };
+        platform.log_in()?.push_watched(&files, &mut hit)?;
+        let took = killed.expect("Garden is killed").elapsed();
+        println!("Garden dies when staging {staging:?}: the push ends after {took:?}");
+        assert!(took < GOES_ON, "{staging:?}: the push ends after {took:?}");
+        assert_eq!(platform.app_answers("pushed")["version"], *version);
+        platform.containers_are(&platform.running(1));
+    }
+    Ok(())
+}
+
+/// Waits until staging is there, or beyond.
+fn await_staging(platform: &Platform, staging: Staging) {
+    let (garden, apps) = (platform.garden(), platform.running(1));
+    let is_there = async || {
+        let all = Properties::from([("garden.state".to_owned(), "all".to_owned())]);
+        let handles = garden.list(&all).await.ok()?;
+        let handle = handles.into_iter().find(|handle| !apps.contains(handle))?;
+        let progress = garden.property(&handle, "executor:progress").await.unwrap_or_default();
+        let progress: Value = serde_json::from_str(&progress).unwrap_or_default();
+        let has = |kind: &str| progress[kind].as_array().is_some_and(|paths| !paths.is_empty());
+        Some(match staging {
+            Staging::Begins | Staging::IsMade => true,
+            Staging::HasFiles => has("done"),
+            Staging::Runs => has("begun"),
+        })
+    };
+    if let Staging::Begins = staging {
+        return;
+    }
+    eventually("staging has come so far", || match platform.wait(is_there()) {
+        Some(true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
 fn expect_pushes(number: u32, step: Step) -> Told<()> {
     let platform = Platform::started(number);
     platform.log_in()?.push(&apps::server("pushed", "first"))?;
@@ -98,7 +150,7 @@ fn expect_push(platform: &Platform, part: Part, step: Step) -> Told<()> {
     let files = apps::server("pushed", &version);
     let mut hit = |now: Step| {
         if now == step {
-            kill_and_wait(platform, part);
+            platform.kill_and_wait(part);
         }
     };
     let pushed = platform.log_in()?.push_watched(&files, &mut hit);
