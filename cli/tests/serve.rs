@@ -213,9 +213,13 @@ fn containers_outlive_a_stopped_server_and_cleanup_removes_them() {
     assert!(site.place("garden.sock").exists(), "a killed server leaves its socket");
     assert_eq!(entries(&site.place("depot")), 1);
 
+    let asked = Instant::now();
     let cleaned = site.clean_up();
+    let took = asked.elapsed();
     let said = String::from_utf8(cleaned.stderr).unwrap();
     assert!(cleaned.status.success(), "{said}");
+    // A supervisor that was not told to end would stay for 5 s.
+    assert!(took < Duration::from_secs(4), "cleanup took {took:?}");
     let left: Vec<_> = std::fs::read_dir(site.directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

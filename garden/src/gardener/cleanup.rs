@@ -32,8 +32,11 @@ impl Gardener {
         gardener.raze()?;
         let gone = Arc::downgrade(&gardener);
         drop(gardener);
+        if let Err(error) = gardener.supervisor.dismiss() {
+            // It leaves by itself a few seconds after its last container and daemon.
+            tracing::info!(%error, "the supervisor cannot be told to leave");
+        }
         wait_until("the daemon's threads end", || gone.strong_count() == 0)?;
-        // It leaves by itself a few seconds after its last container and daemon.
         for process in supervisor {
             let ended = ends_within(&process, PATIENCE)
                 .map_err(|error| Error::because("cannot wait for the supervisor", &error))?;

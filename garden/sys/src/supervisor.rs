@@ -146,6 +146,13 @@ impl Supervisor {
         Ok((answer.pid, parent.unwrap_or(0)))
     }
 
+    /// Has keeper and anchor end as soon as this is dropped, if nothing is kept then, instead of some
+    /// seconds later. Those of an earlier build refuse it.
+    pub fn dismiss(&self) -> Result<(), Error> {
+        let message = Message { operation: operation::LEAVE, ..Message::default() };
+        self.inner.ask_again("leave with the daemon", message, &[]).map(drop)
+    }
+
     /// Whether the supervisor runs the program that this library embeds.
     pub fn is_current(&self) -> Result<bool, Error> {
         let (keeper, _) = self.pids()?;

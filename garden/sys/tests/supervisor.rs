@@ -3,12 +3,15 @@
 mod cell;
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use cell::waiting::{kernel_keeps_statuses, wait_until};
 use cell::{Cell, Streams, all, kill};
 use garden_sys as build;
+use garden_sys::pidfd::ends_within;
 use garden_sys::program::wire::Step;
 use garden_sys::supervisor::{Exit, Taken};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 #[test]
 fn a_process_runs_inside_and_its_exit_is_reported() {
@@ -154,6 +157,34 @@ fn both_killed_at_once_the_daemon_starts_them_with_what_it_holds() {
     let mut output = output;
     output.read_exact(&mut line).unwrap();
     assert_eq!(&line, b"still here\n");
+}
+
+#[test]
+fn a_dismissed_supervisor_ends_with_its_daemon_unless_it_has_children_or_another_daemon() {
+    const AT_ONCE: Duration = Duration::from_secs(2);
+    let mut cell = Cell::new();
+    let (keeper, anchor) = cell.supervisor().pids().unwrap();
+    let ends = |pid: i32| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    let processes = [ends(keeper), ends(anchor)];
+    let container = cell.container();
+    let (ticket, launched, streams) = cell.run(&container, "read line; exit 3");
+    launched.unwrap();
+    cell.supervisor().dismiss().unwrap();
+    cell.reconnect();
+    assert_eq!(cell.supervisor().pids().unwrap(), (keeper, anchor), "there are children");
+    let mut input = streams.input;
+    input.write_all(b"on\n").unwrap();
+    assert_eq!(cell.exit_of(ticket), Exit::Status(3));
+    cell.supervisor().release(ticket).unwrap();
+    pidfd_send_signal(&container.pidfd, Signal::KILL).unwrap();
+    cell.exit_of(container.ticket);
+    cell.supervisor().release(container.ticket).unwrap();
+
+    cell.supervisor().dismiss().unwrap();
+    cell.supervisor = None;
+    for process in processes {
+        assert!(ends_within(&process, AT_ONCE).unwrap());
+    }
 }
 
 #[test]

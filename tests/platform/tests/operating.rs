@@ -10,6 +10,8 @@ use platform_tests::{Part, Platform, Told, apps, eventually, stack};
 
 /// For an app to answer after `down` and `up`; half a second was seen. Convergence alone takes 28 s.
 const BACK: Duration = Duration::from_secs(10);
+/// For `down`; a supervisor of containers that was not told to end would stay for 5 s.
+const DOWN: Duration = Duration::from_secs(4);
 
 #[test]
 fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Told<()> {
@@ -47,7 +49,11 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     let life = platform.app_answers("stays")["life"].clone();
     assert!(!platform.cgroups().is_empty(), "this is where its cgroups are");
 
+    let asked = Instant::now();
     let down = platform.told(&["down"]);
+    let took = asked.elapsed();
+    println!("down took {took:?}");
+    assert!(took < DOWN, "down took {took:?}");
     assert!(down.contains("has ended, and the apps with it"), "{down}");
     expect_nothing_runs(&platform);
     assert_eq!(platform.told(&["down"]), "nothing runs\n");

@@ -18,7 +18,7 @@ pub const BLOCKED_SIGNALS: u64 =
 const SIGCHLD: u32 = 17;
 /// How long a daemon may be away before its processes' output is drained into the rings.
 const DRAIN_AFTER: u64 = 300;
-/// How long the supervisor outlives its last container and daemon.
+/// How long the supervisor outlives its last container and daemon, if that has not said LEAVE.
 const LEAVE_AFTER: u64 = 5000;
 /// How long a process may be neither a zombie nor reaped after its pidfd said that it has ended.
 const LOST_AFTER: u64 = 2000;
@@ -61,6 +61,8 @@ struct Keeper {
     draining: bool,
     /// When there was last a reason to stay.
     busy_at: u64,
+    /// The last daemon has said LEAVE.
+    dismissed: bool,
     /// When the daemon left.
     alone_since: u64,
     /// Ended children whose end the daemon has not been told.
@@ -138,6 +140,7 @@ impl Keeper {
             greeted: false,
             draining: false,
             busy_at: now,
+            dismissed: false,
             alone_since: now,
             untold: [false; MOST_SLOTS],
             foreign: [Foreign::No; MOST_SLOTS],
@@ -188,10 +191,13 @@ impl Keeper {
 
     fn leave_when_idle(&mut self) -> Option<Errno> {
         let now = raw::now();
-        if self.daemon.is_some() || self.ledger.slots().any(|slot| slot.state() != State::Free) {
+        let is_busy =
+            self.daemon.is_some() || self.ledger.slots().any(|slot| slot.state() != State::Free);
+        if is_busy {
             self.busy_at = now;
         }
-        if now - self.busy_at < LEAVE_AFTER {
+        let patience = if self.dismissed { 0 } else { LEAVE_AFTER };
+        if is_busy || now - self.busy_at < patience {
             return None;
         }
         let _ = Note::Leave.send(store::KEEPER_END, &[]);

@@ -26,6 +26,9 @@ pub mod operation {
     pub const END_INPUT: u32 = 8;
     /// SIGKILL a child.
     pub const KILL: u32 = 9;
+    /// The supervisor ends with this daemon's connection, unless there are children or another
+    /// daemon then.
+    pub const LEAVE: u32 = 10;
     /// Keeper to daemon: a child has ended.
     pub const ENDED: u32 = 100;
 }

@@ -12,6 +12,7 @@
 //! | EMPTY | frees its rings, whose content the daemon has read | ENOENT |
 //! | KILL | SIGKILL by its pidfd, for a child that the daemon never got hold of; one that has ended is no error | ENOENT |
 //! | RELEASE | forgets an ended child: descriptors, rings, slot | ENOENT, EBUSY: it has not ended |
+//! | LEAVE | ends, and the anchor with it, once this daemon has gone, if nothing is kept then | |
 //! | UPGRADE | see `upgrade`; answered before the new program runs | EBUSY: another is being looked at; what the new program says, or ENOEXEC |
 //!
 //! ENDED goes the other way, unasked, until the child is released.
@@ -29,6 +30,7 @@ impl Keeper {
     pub(super) fn meet_daemon(&mut self) {
         let Ok(socket) = raw::accept(store::LISTEN) else { return };
         self.part_from_daemon();
+        self.dismissed = false;
         if raw::epoll_add(self.epoll, socket, name(topic::DAEMON, 0)).is_ok() {
             self.daemon = Some(socket);
         } else {
@@ -104,6 +106,10 @@ impl Keeper {
             operation::EMPTY => self.empty(request.ticket),
             operation::KILL => self.kill(request.ticket),
             operation::END_INPUT => self.end_input(request.ticket),
+            operation::LEAVE => {
+                self.dismissed = true;
+                Ok(())
+            }
             operation::UPGRADE => match self.check_upgrade(request, descriptors) {
                 // Answered when the new program has said whether it can go on from here.
                 Ok(()) => return,
