@@ -277,7 +277,8 @@ impl Api {
         let files = config.data.join("static");
         make_directory(&files)?;
         let (program, directory) = (config.lifecycle.clone(), files.clone());
-        tokio::task::spawn_blocking(move || bundle::write(&program, &directory))
+        let stamp = config.data.join("lifecycle.stamp");
+        tokio::task::spawn_blocking(move || bundle::ensure(&program, &directory, &stamp))
             .await
             .map_err(Error::start("the file server"))??;
         let files = file_server::routes(&files).map_err(Error::start("the file server"))?;
