@@ -30,12 +30,12 @@ impl Gardener {
         let gardener = Self::start(config.clone(), runtime)?;
         let supervisor = gardener.supervisor_processes()?;
         gardener.raze()?;
-        let gone = Arc::downgrade(&gardener);
-        drop(gardener);
         if let Err(error) = gardener.supervisor.dismiss() {
             // It leaves by itself a few seconds after its last container and daemon.
             tracing::info!(%error, "the supervisor cannot be told to leave");
         }
+        let gone = Arc::downgrade(&gardener);
+        drop(gardener);
         wait_until("the daemon's threads end", || gone.strong_count() == 0)?;
         for process in supervisor {
             let ended = ends_within(&process, PATIENCE)
