@@ -23,15 +23,18 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 
 /// Where the binary is once it has been built.
 pub fn built() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join(TARGET).join("debug/bloomery")
+    target().join(TARGET).join("debug/bloomery")
+}
+
+/// Where cargo builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
 /// `cargo xtask dist`: the binary without its debug information, in `target/dist`.
 pub fn dist() -> anyhow::Result<()> {
     let binary = binary()?;
-    let directory = workspace().join("target/dist");
+    let directory = target().join("dist");
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let stripped = directory.join("bloomery");

@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every check that a change has to pass, in the order of their cost.
 
-use std::process::Command;
+use std::fmt::{self, Display};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::packages::{self, run as run_command};
-use crate::{build, elevated};
+use crate::{build, elevated, packages};
 
 /// Licences a dependency may have; an SPDX `OR` needs one of them, an `AND` all.
 const LICENCES: &[&str] = &[
@@ -24,24 +26,134 @@ const LICENCES: &[&str] = &[
     "Zlib",
 ];
 
-/// Runs all checks and stops at the first that fails.
+/// Runs all checks and stops at the first that fails; says at the end how long each took.
 pub fn run() -> anyhow::Result<()> {
-    let needed = [packages::UP, packages::GARDEN, packages::TEST].into_iter().flatten();
-    packages::provide(&needed.collect::<Vec<_>>())?;
-    run_command(cargo().args(["fmt", "--all", "--check"]))?;
-    licences()?;
-    run_command(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    run_command(
-        cargo()
-            .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
-    let mut tests = cargo();
-    tests.args(["test", "--workspace"]);
-    if let Some(runner) = elevated::runner() {
-        tests.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    packages::provide(&[
+        packages::UP,
+        packages::GARDEN,
+        packages::BENCH,
+        packages::MACHINES,
+        packages::TEST,
+    ])?;
+    let mut steps = Steps::default();
+    let done = steps.all();
+    print!("{steps}");
+    done
+}
+
+/// The steps that were taken, with how long they took and what they came to.
+#[derive(Debug, Default)]
+struct Steps(Vec<(&'static str, Duration, String)>);
+
+impl Steps {
+    fn all(&mut self) -> anyhow::Result<()> {
+        self.take("format", || command(cargo().args(["fmt", "--all", "--check"])))?;
+        self.take("licences", licences)?;
+        self.take("clippy", || {
+            let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+            command(cargo().args(arguments))
+        })?;
+        self.take("documentation", || {
+            command(
+                cargo()
+                    .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+                    .env("RUSTDOCFLAGS", "-D warnings"),
+            )
+        })?;
+        self.take("building of tests", || {
+            command(cargo().args(["test", "--workspace", "--no-run"]))
+        })?;
+        self.take("tests", tests)
     }
-    run_command(&mut tests)
+
+    fn take<T: Display>(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let done = step();
+        let outcome = done.as_ref().map_or_else(|_| "failed".to_owned(), T::to_string);
+        self.0.push((name, begun.elapsed(), outcome));
+        done.map(drop)
+    }
+}
+
+impl Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n{:<18} {:>8}", "step", "seconds")?;
+        for (name, took, outcome) in &self.0 {
+            writeln!(f, "{name:<18} {:>8.1}  {outcome}", took.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+/// A step that either succeeds or says itself what is wrong.
+fn command(command: &mut Command) -> anyhow::Result<&'static str> {
+    packages::run(command).map(|()| "")
+}
+
+/// Runs all tests, as root.
+fn tests() -> anyhow::Result<Tally> {
+    let mut command = cargo();
+    command.args(["test", "--workspace"]).stdout(Stdio::piped());
+    if let Some(runner) = elevated::runner()? {
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    }
+    println!("==> cargo test --workspace");
+    let mut child = command.spawn().context("cannot start cargo test")?;
+    let mut tally = Tally::default();
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read what cargo test says")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        tally.read(&line);
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    if !status.success() {
+        bail!("cargo test --workspace failed: {status}; so far {tally}");
+    }
+    if tally.ignored > 0 {
+        bail!("tests are never skipped: {tally}");
+    }
+    Ok(tally)
+}
+
+/// What the runners' closing lines come to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    programs: u32,
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl Tally {
+    /// Takes note of `test result: ok. 1 passed; 0 failed; 0 ignored; …`.
+    fn read(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else { return };
+        let Some((_, counts)) = result.split_once(". ") else { return };
+        self.programs += 1;
+        for count in counts.split("; ") {
+            let Some((number, what)) = count.split_once(' ') else { continue };
+            let number: u32 = number.parse().unwrap_or(0);
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { programs, passed, failed, ignored } = self;
+        write!(f, "{passed} passed, {failed} failed, {ignored} ignored, in {programs} programs")
+    }
 }
 
 fn cargo() -> Command {
@@ -51,7 +163,7 @@ fn cargo() -> Command {
 }
 
 /// Checks every dependency's licence from cargo's own metadata.
-fn licences() -> anyhow::Result<()> {
+fn licences() -> anyhow::Result<&'static str> {
     let output = cargo()
         .args(["metadata", "--format-version", "1", "--filter-platform"])
         .arg("x86_64-unknown-linux-gnu")
@@ -71,8 +183,7 @@ fn licences() -> anyhow::Result<()> {
     if !refused.is_empty() {
         bail!("dependencies under a licence that is not on the list:\n{}", refused.join("\n"));
     }
-    println!("==> licences: all dependencies are under a listed one");
-    Ok(())
+    Ok("all dependencies are under a listed one")
 }
 
 /// Evaluates an SPDX expression of `AND`, `OR`, `/` and parentheses against [`LICENCES`].
@@ -109,7 +220,20 @@ fn split_outside_parentheses<'a>(text: &'a str, separator: &str) -> Vec<&'a str>
 
 #[cfg(test)]
 mod tests {
-    use super::allowed;
+    use super::{Tally, allowed};
+
+    #[test]
+    fn closing_lines_are_added_up() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 5 filtered out",
+        ] {
+            tally.read(line);
+        }
+        assert_eq!(tally, Tally { programs: 2, passed: 13, failed: 2, ignored: 1 });
+    }
 
     #[test]
     fn licence_expressions() {

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    elevated::refuse_by_sudo()?;
     match command {
         Command::Vm(action) => return vm::run(action),
         Command::Up(options) => up::up(&options)?,

@@ -1,9 +1,9 @@
 //! Programs that the system has to bring: which are missing, and how they are installed.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use machine::host::find;
 
 use crate::elevated;
 
@@ -30,32 +30,44 @@ const fn program(
 /// What `cargo xtask up` needs.
 pub const UP: &[Program] = &[program(
     "mmdebstrap",
-    ["mmdebstrap", "mmdebstrap", "mmdebstrap"],
+    // The keys are not among what it depends on, and only Debian has them anyway.
+    [
+        "mmdebstrap debian-archive-keyring",
+        "mmdebstrap debian-keyring",
+        "mmdebstrap debian-archive-keyring",
+    ],
     "the root file system of apps, from Debian's packages",
 )];
 
 /// What `cargo xtask up --garden` needs.
-pub const GARDEN: &[Program] = &[
-    program(
-        "busybox",
-        ["busybox-static", "busybox", "busybox"],
-        "the small root file system of the demonstration",
-    ),
+pub const GARDEN: &[Program] = &[program(
+    BUSYBOX,
+    ["busybox-static", "busybox", "busybox"],
+    "the small root file system of the demonstration; one without libraries",
+)];
+
+/// What its benchmark needs beyond that.
+pub const BENCH: &[Program] = &[
     program("runc", ["runc", "runc", "runc"], "the benchmark's first peer"),
     program("crun", ["crun", "crun", "crun"], "the benchmark's second peer"),
 ];
 
-/// What `cargo xtask test` needs beyond that.
-pub const TEST: &[Program] = &[
+/// What test machines need beyond these two.
+pub const MACHINES: &[Program] = &[
     program(
         "qemu-system-x86_64",
         ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86"],
         "test machines",
     ),
     program("mkfs.ext4", ["e2fsprogs", "e2fsprogs", "e2fsprogs"], "disks of test machines"),
-    program("sysctl", ["procps", "procps-ng", "procps-ng"], "sysctls in tests"),
+    program("strip", ["binutils"; 3], "smaller programs in test machines"),
     program("ip", ["iproute2", "iproute", "iproute2"], "looking at links in tests"),
     program("nft", ["nftables", "nftables", "nftables"], "looking at rules in tests"),
+];
+
+/// What `cargo xtask test` needs beyond all of these.
+pub const TEST: &[Program] = &[
+    program("sysctl", ["procps", "procps-ng", "procps-ng"], "sysctls in tests"),
     program(
         "pip3",
         ["python3-pip", "python3-pip", "python-pip"],
@@ -64,10 +76,23 @@ pub const TEST: &[Program] = &[
     program("nats-server", ["nats-server"; 3], "the bus of daemons that run alone"),
 ];
 
+/// Other programs have this name as well: Debian's busybox of the package busybox needs libraries,
+/// which a root file system of busybox alone has not.
+const BUSYBOX: &str = "busybox";
+
+impl Program {
+    fn is_there(&self) -> bool {
+        match self.name {
+            BUSYBOX => rootfs::busybox::find().is_ok(),
+            name => find(name).is_some(),
+        }
+    }
+}
+
 /// Installs the programs that are missing, or says how to.
-pub fn provide(programs: &[&Program]) -> anyhow::Result<()> {
+pub fn provide(lists: &[&[Program]]) -> anyhow::Result<()> {
     let missing: Vec<_> =
-        programs.iter().filter(|program| find(program.name).is_none()).copied().collect();
+        lists.iter().copied().flatten().filter(|program| !program.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -108,20 +133,6 @@ fn apt(arguments: &[&str]) -> anyhow::Result<()> {
         bail!("apt-get {} failed: {status}", arguments.join(" "));
     }
     Ok(())
-}
-
-/// A program's path.
-pub fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
-        .map(|directory| directory.join(name))
-        .find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
 /// Runs a command to its end, showing it first.

@@ -30,8 +30,11 @@ pub fn up(options: &Options) -> anyhow::Result<()> {
     if !elevated::possible() {
         bail!("containers need root, and there is no sudo: run this as root");
     }
-    let needed = if options.garden { packages::GARDEN } else { packages::UP };
-    packages::provide(&needed.iter().collect::<Vec<_>>())?;
+    packages::provide(match options {
+        Options { garden: false, .. } => &[packages::UP],
+        Options { no_bench: true, .. } => &[packages::GARDEN],
+        _ => &[packages::GARDEN, packages::BENCH],
+    })?;
     let binary = build::binary()?;
     let mut command = elevated::command(&binary);
     if options.garden {

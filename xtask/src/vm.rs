@@ -44,7 +44,7 @@ pub enum Action {
 
 /// Does it; the exit status is that of the command inside.
 pub fn run(action: Action) -> anyhow::Result<ExitCode> {
-    packages::provide(&packages::GARDEN.iter().chain(packages::TEST).collect::<Vec<_>>())?;
+    packages::provide(&[packages::GARDEN, packages::BENCH, packages::MACHINES])?;
     match action {
         Action::Run { kernel, put, command } => {
             let machine = start(kernel, &put)?;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 
 use crate::cpio::Archive;
-use crate::kernel::{Files, call};
+use crate::host::{call, find};
+use crate::kernel::Files;
 use crate::{modules, programs};
 
 /// Programs of the host that tests use inside, and their packages.
@@ -23,7 +24,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
 ];
 
-const BUSYBOX: &str = "/bin/busybox";
 const USERS: &str = "root:x:0:0::/root:/bin/sh\nvcap:x:2000:2000::/home/vcap:/bin/sh\n";
 
 /// Uncompressed: an emulated machine unpacks more slowly than it copies.
@@ -87,10 +87,10 @@ pub fn build(kernel: &Files) -> anyhow::Result<Vec<u8>> {
 
 /// Busybox with all of its applets but those that a real program stands for, and the real ones.
 fn host_programs(archive: &mut Archive) -> anyhow::Result<()> {
-    let busybox = fs::read(BUSYBOX)
-        .with_context(|| format!("cannot read {BUSYBOX}: apt-get install busybox-static"))?;
+    let path = rootfs::busybox::find()?;
+    let busybox = fs::read(&path).with_context(|| format!("cannot read {path:?}"))?;
     archive.file("usr/bin/busybox", 0o755, &busybox);
-    let applets = String::from_utf8(call(BUSYBOX, ["--list"], Path::new("/"))?)?;
+    let applets = String::from_utf8(call(&path, ["--list"], Path::new("/"))?)?;
     for applet in applets.lines() {
         if applet != "busybox" && PROGRAMS.iter().all(|(name, _)| *name != applet) {
             archive.link(&format!("usr/bin/{applet}"), "busybox");
@@ -126,11 +126,6 @@ fn host_programs(archive: &mut Archive) -> anyhow::Result<()> {
 
 fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{path:?} is not UTF-8"))
-}
-
-fn find(name: &str) -> Option<PathBuf> {
-    let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/bin"];
-    places.into_iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
 }
 
 /// The shared libraries and the loader that a program needs, by ldd(1).

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use crate::cache;
+use crate::host::call;
 
 /// A kernel that test machines can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,9 +42,8 @@ impl Kernel {
 
     /// Answers where the kernel is, and downloads it first if it is not there.
     pub(crate) fn files(self) -> anyhow::Result<Files> {
-        let home = cache::directory().join("kernels").join(self.name());
-        let lock = cache::lock_file(&format!("kernel-{self}"))?;
-        lock.lock()?;
+        let home = cache::directory("machine/kernels")?.join(self.name());
+        let _lock = cache::lock(&cache::directory("machine")?.join(format!("kernel-{self}.lock")))?;
         if !home.exists() {
             self.download(&home).with_context(|| {
                 format!("cannot get Debian's kernel {self} (package {})", self.meta_package())
@@ -63,7 +63,6 @@ impl Kernel {
             }
         };
         let kernels = home.parent().context("a kernel's home is below the cache")?;
-        fs::create_dir_all(kernels)?;
         // On success the directory gets its name in one step; a failure leaves nothing.
         let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(kernels)?;
         eprintln!("machine: downloading {package}");
@@ -73,10 +72,10 @@ impl Kernel {
         call("dpkg-deb", [OsStr::new("-x"), file.as_os_str(), OsStr::new(".")], partial.path())?;
         fs::remove_file(file)?;
         // Modules of newer kernels are compressed; once is enough to unpack them.
-        let unpack = r"find lib/modules -name '*.ko.xz' -exec /bin/busybox unxz {} +";
-        call("sh", ["-c", unpack], partial.path())?;
-        fs::rename(partial.path(), home)?;
-        Ok(())
+        let unpack = r#"find lib/modules -name '*.ko.xz' -exec "$0" unxz {} +"#;
+        let busybox = rootfs::busybox::find()?;
+        call("sh", [OsStr::new("-c"), unpack.as_ref(), busybox.as_os_str()], partial.path())?;
+        cache::keep(partial.path(), home)
     }
 
     /// The package that the meta package of this line depends on. `apt-get download` takes what
@@ -135,22 +134,4 @@ impl Files {
         };
         Ok(Self { image: only("boot", "vmlinuz-")?, modules: only("lib/modules", "")? })
     }
-}
-
-/// Runs a program to its end and reports what it said if it failed.
-pub(crate) fn call<S: AsRef<OsStr>>(
-    program: &str,
-    arguments: impl IntoIterator<Item = S>,
-    directory: &Path,
-) -> anyhow::Result<Vec<u8>> {
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(directory);
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(output.stdout)
 }

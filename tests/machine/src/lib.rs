@@ -17,6 +17,7 @@
 mod cache;
 mod cluster;
 mod cpio;
+pub mod host;
 mod image;
 mod kernel;
 mod link;
@@ -28,7 +29,7 @@ mod switch;
 mod template;
 mod vm;
 
-pub use cache::target;
+pub use cache::{directory, keep, lock};
 pub use cluster::Cluster;
 pub use kernel::Kernel;
 pub use link::{Event, Input, Outcome, Process};

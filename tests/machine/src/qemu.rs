@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use garden_sys::child::spawn_bound;
 
-use crate::kernel::call;
+use crate::host::call;
 use crate::qmp::Qmp;
 
 const PROGRAM: &str = "qemu-system-x86_64";

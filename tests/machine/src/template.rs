@@ -11,7 +11,8 @@ use machine_agent::wire::Command;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::kernel::{Kernel, call};
+use crate::host::call;
+use crate::kernel::Kernel;
 use crate::link::Link;
 use crate::qemu::{NO_NETWORK, Qemu, Role, arguments, version};
 use crate::{cache, image};
@@ -46,13 +47,10 @@ impl Template {
         let files = kernel.files()?;
         let image = image::build(&files)?;
         let kernel_image = fs::read(&files.image)?;
-        let templates = cache::directory().join("templates");
-        fs::create_dir_all(&templates)?;
-        // Clones find it from another directory.
-        let templates = templates.canonicalize()?;
+        let templates = cache::directory("machine/templates")?;
         let directory = templates.join(format!("{kernel}-{}", key(&kernel_image, &image)?));
-        let lock = cache::lock_file(&format!("template-{kernel}"))?;
-        lock.lock()?;
+        let lock = cache::directory("machine")?.join(format!("template-{kernel}.lock"));
+        let _lock = cache::lock(&lock)?;
         if !directory.exists() {
             remove_unused(&templates, kernel)?;
             let partial = tempfile::Builder::new()
@@ -65,7 +63,7 @@ impl Template {
                 let read = |name| fs::read_to_string(partial.path().join(name)).unwrap_or_default();
                 anyhow!("{err:#}\n{}\n{}", read("qemu.log"), read("console.log"))
             })?;
-            fs::rename(partial.path(), &directory)?;
+            cache::keep(partial.path(), &directory)?;
         }
         let used = File::open(directory.join("ram"))?;
         used.lock_shared()?;

@@ -12,7 +12,8 @@ use machine_agent::wire::{Command, Identity};
 use serde_json::json;
 
 use crate::cache;
-use crate::kernel::{Kernel, call};
+use crate::host::call;
+use crate::kernel::Kernel;
 use crate::link::{Link, Outcome, Process};
 use crate::qemu::{NO_NETWORK, Qemu, Role, SWITCHED, arguments};
 use crate::qmp::Qmp;
@@ -182,9 +183,8 @@ impl Machine {
     /// Saves what may tell why something failed, and answers where.
     pub fn keep_evidence(&self) -> anyhow::Result<PathBuf> {
         let unique = format!("{}-{}", self.name, std::process::id());
-        let directory = cache::directory().join("evidence").join(unique);
+        let directory = cache::directory("machine/evidence")?.join(unique);
         fs::create_dir_all(&directory)?;
-        let directory = directory.canonicalize()?;
         for name in ["console.log", "qemu.log"] {
             fs::copy(self.directory.path().join(name), directory.join(name))?;
         }
@@ -195,6 +195,7 @@ impl Machine {
             directory.join("dmesg"),
             said.map_or_else(|err| format!("{err:#}"), |said| said.output),
         )?;
+        cache::hand_over_all(&directory)?;
         Ok(directory)
     }
 }

@@ -1,7 +1,7 @@
 //! What is made once and kept below the target directory: the program, the root file system, the
 //! Python client.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -46,12 +46,8 @@ pub fn python_packages() -> PathBuf {
 
 /// A directory of the cache that depends on what it is made of; others wait while it is made.
 fn once(name: &str, of: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
-    let cache = machine::target().join("platform");
-    fs::create_dir_all(&cache).unwrap();
-    let cache = cache.canonicalize().unwrap();
-    let lock = cache.join(format!("{name}.lock"));
-    let lock = File::options().create(true).truncate(false).write(true).open(lock).unwrap();
-    lock.lock().unwrap();
+    let cache = machine::directory("platform").unwrap();
+    let _lock = machine::lock(&cache.join(format!("{name}.lock"))).unwrap();
     let key: String = Sha256::digest(of).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let directory = cache.join(format!("{name}-{key}"));
     if !directory.exists() {
@@ -61,7 +57,7 @@ fn once(name: &str, of: &[u8], make: impl FnOnce(&Path)) -> PathBuf {
             _ => {}
         }
         make(&new);
-        fs::rename(&new, &directory).unwrap();
+        machine::keep(&new, &directory).unwrap();
     }
     directory
 }
