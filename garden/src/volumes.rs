@@ -15,8 +15,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use rootfs::layers::{Layers, bytes_below};
 use rootfs::overlay::{self, Shift};
@@ -140,11 +140,30 @@ impl Volumes {
         volumes.references.unusable().for_each(|error| {
             tracing::warn!(%error, "containers of an image that the server was given cannot be made");
         });
-        // Only what need not be unpacked first.
-        if let Ok(Place::Directory(_)) = volumes.references.resolve("") {
-            volumes.image("")?;
-        }
         Ok(volumes)
+    }
+
+    /// Has the default image ready before somebody asks for it. What has to be unpacked is unpacked
+    /// on a thread; a create that needs it meanwhile waits for that.
+    pub fn foresee(self: &Arc<Self>) -> Result<(), Error> {
+        // Whoever asks for an image that does not exist will hear of it.
+        let Ok(place) = self.references.resolve("") else { return Ok(()) };
+        if let Place::Directory(_) = place {
+            return self.image("").map(drop);
+        }
+        let volumes = Arc::clone(self);
+        let unpack = move || {
+            let begun = Instant::now();
+            match volumes.image("") {
+                Ok(_) => tracing::info!(took = ?begun.elapsed(), "the default image is ready"),
+                Err(error) => tracing::warn!(%error, "the default image cannot be made ready"),
+            }
+        };
+        std::thread::Builder::new()
+            .name("image".into())
+            .spawn(unpack)
+            .map(drop)
+            .map_err(|error| Error::because("cannot start a thread that unpacks", &error))
     }
 
     fn latest(&self) -> MutexGuard<'_, Option<Latest>> {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use garden_api::{ContainerSpec, ImageRef};
 use garden_sys::supervisor::Exit;
-use plot::Plot;
+use plot::{Plot, wait_until};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn shell(directory: &Path, script: &str) -> String {
@@ -112,6 +112,23 @@ fn a_spoilt_layer_leaves_nothing() {
     assert!(said.contains("its digest is sha256:"), "{said}");
     assert_eq!(layers(&plot), 1);
     assert!(plot.garden().list(&Default::default()).is_empty());
+}
+
+#[test]
+fn the_default_image_is_unpacked_before_anybody_asks_for_it() {
+    let plot = Plot::with(|config| {
+        let place = config.store.parent().unwrap();
+        shell(place, "tar -C image -cf base.tar .");
+        config.default_rootfs = Some(place.join("base.tar"));
+    });
+    let unpacked = || {
+        let names = fs::read_dir(plot.config.store.join("layers")).unwrap().flatten();
+        names.filter(|entry| entry.file_name().to_str().unwrap().starts_with("tar-")).count()
+    };
+    wait_until("the image is there", || unpacked() == 1);
+    create(&plot, "box", "").unwrap();
+    assert_eq!(told(&plot, "box", "echo in"), "in\n");
+    assert_eq!(unpacked(), 1);
 }
 
 #[test]

@@ -27,6 +27,8 @@ impl Gardener {
     pub fn clean_up(mut config: Config, runtime: Handle) -> Result<(), Error> {
         config.destroy_on_start = true;
         config.pool = 0;
+        // No container is made, so no image is unpacked.
+        config.default_rootfs = None;
         let gardener = Self::start(config.clone(), runtime)?;
         let supervisor = gardener.supervisor_processes()?;
         gardener.raze()?;

@@ -119,6 +119,7 @@ impl Gardener {
         // Or its children and cgroups would go while they are counted as strays.
         gardener.leavings.settle();
         gardener.remove_strays()?;
+        gardener.volumes.foresee()?;
         gardener.pool.resize(gardener.config.pool);
         gardener.start_chores()?;
         Ok(gardener)
