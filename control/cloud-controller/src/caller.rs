@@ -48,6 +48,20 @@ impl Caller {
         }
     }
 
+    /// Whoever comes with a token is one of the users from then on, with a role or without, as in the
+    /// original.
+    async fn become_known(&self, controller: &CloudController) -> Result<(), ApiError> {
+        let mut conn = controller.store.read().await?;
+        if roles::is_user(&mut conn, &self.guid).await? {
+            return Ok(());
+        }
+        drop(conn);
+        let mut tx = controller.store.begin().await?;
+        roles::ensure_user(&mut tx, &self.guid).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     pub fn is_admin(&self) -> bool {
         self.admin
     }
@@ -240,6 +254,10 @@ impl FromRequestParts<CloudController> for Caller {
         let scope = if reads { "cloud_controller.read" } else { "cloud_controller.write" };
         let caller = Self::new(claims.clone());
         let passes = caller.admin || claims.allows(scope) || (reads && caller.reads_all);
-        if passes { Ok(caller) } else { Err(ApiError::insufficient_scope()) }
+        if !passes {
+            return Err(ApiError::insufficient_scope());
+        }
+        caller.become_known(controller).await?;
+        Ok(caller)
     }
 }

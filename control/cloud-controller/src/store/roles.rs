@@ -25,6 +25,15 @@ pub(crate) struct Role {
     pub updated_at: Micros,
 }
 
+/// Whether there is such a user.
+pub(crate) async fn is_user(conn: &mut SqliteConnection, guid: &str) -> Result<bool, sqlx::Error> {
+    let found: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE guid = ?")
+        .bind(guid)
+        .fetch_optional(conn)
+        .await?;
+    Ok(found.is_some())
+}
+
 /// Adds a user that is not known yet. Whether it was new.
 pub(crate) async fn ensure_user(
     conn: &mut SqliteConnection,

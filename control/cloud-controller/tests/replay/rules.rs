@@ -23,6 +23,9 @@ async fn people_see_and_do_what_their_roles_allow() {
     assert_eq!(apps["body"]["pagination"]["total_results"], 0, "{apps}");
     assert_eq!(get(format!("/v3/apps/{app}")).await["status"], 404);
     assert_eq!(get("/v3/organizations".into()).await["body"]["resources"], json!([]));
+    let users = get("/v3/users".into()).await["body"].clone();
+    assert_eq!(users["pagination"]["total_results"], 1, "{users}");
+    assert_eq!(users["resources"][0]["username"], "dev", "{users}");
     let made = as_user(&platform, &dev, "POST", "/v3/organizations", json!({"name": "x"})).await;
     assert_eq!(made["body"]["errors"][0]["code"], 10003, "{made}");
 
