@@ -111,7 +111,7 @@ impl Platform {
                 let gauge = |name: &str| latest.numbers.get(name).map(|number| number.value);
                 Usage::of_gauges(&latest.process_id, index, 0, gauge)
             });
-            usages.collect()
+            std::future::ready(usages.collect())
         });
         let controller = CloudController::open(config, around).await.unwrap();
         let controller = controller.with_metrics(metrics);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 /// What one instance uses.
@@ -63,27 +64,31 @@ impl Usage {
     }
 }
 
-type OfApp = dyn Fn(&str) -> Vec<Usage> + Send + Sync;
+type OfApp = dyn Fn(&str) -> BoxFuture<'static, Vec<Usage>> + Send + Sync;
 
 /// Tells what the instances of an app use: log-cache. A clone asks the same.
 #[derive(Clone)]
 pub struct Metrics(Arc<OfApp>);
 
 impl Metrics {
-    /// `of_app` gets an app's guid and must not block.
-    pub fn new(of_app: impl Fn(&str) -> Vec<Usage> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(of_app))
+    /// `of_app` gets an app's guid. What cannot be told is left out, within the time that somebody
+    /// waits for an answer.
+    pub fn new<F>(of_app: impl Fn(&str) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Vec<Usage>> + Send + 'static,
+    {
+        Self(Arc::new(move |app| Box::pin(of_app(app))))
     }
 
-    pub(crate) fn of(&self, app_guid: &str) -> Vec<Usage> {
-        (self.0)(app_guid)
+    pub(crate) async fn of(&self, app_guid: &str) -> Vec<Usage> {
+        (self.0)(app_guid).await
     }
 }
 
 impl Default for Metrics {
     /// Knows nothing.
     fn default() -> Self {
-        Self::new(|_| Vec::new())
+        Self::new(|_| std::future::ready(Vec::new()))
     }
 }
 

@@ -70,6 +70,34 @@ pub struct Delivery {
     server: IngressClient<Channel>,
 }
 
+/// A connection for a gRPC service, made when it is needed. `name`: whom the server's certificate names,
+/// if not its host.
+pub(crate) fn channel(
+    service: &str,
+    address: &Address,
+    identity: Option<Identity>,
+    name: Option<&str>,
+) -> Result<Channel, transport::Error> {
+    let connector = Connector::new(address.clone(), identity, Protocol::Http2, CONNECT)?;
+    let connector = match name {
+        Some(name) => connector.expecting(name),
+        None => connector,
+    };
+    let scheme = if matches!(address, Address::Https { .. }) { "https" } else { "http" };
+    let origin = format!("{scheme}://{}", address.authority()).parse().map_err(
+        |error: http::uri::InvalidUri| transport::Error::Request {
+            call: service.into(),
+            address: address.clone(),
+            source: error.into(),
+        },
+    )?;
+    // The scheme of the endpoint's own address would make tonic look for TLS settings; the
+    // connector brings TLS itself.
+    Ok(Endpoint::from_static("http://log-cache")
+        .origin(origin)
+        .connect_with_connector_lazy(connector))
+}
+
 impl Ingress {
     /// To nobody.
     pub fn nowhere() -> Self {
@@ -90,8 +118,7 @@ impl Ingress {
         address: &Address,
         identity: Option<Identity>,
     ) -> Result<(Self, Delivery), transport::Error> {
-        let connector = Connector::new(address.clone(), identity, Protocol::Http2, CONNECT)?;
-        Self::through(address, connector)
+        channel("Ingress", address, identity, None).map(Self::through)
     }
 
     /// To this machine's Loggregator agent, whose certificate names `metron`. Otherwise as
@@ -101,30 +128,13 @@ impl Ingress {
         identity: Option<Identity>,
     ) -> Result<(Self, Delivery), transport::Error> {
         let address = Address::Https { host: "127.0.0.1".into(), port };
-        let connector = Connector::new(address.clone(), identity, Protocol::Http2, CONNECT)?;
-        Self::through(&address, connector.expecting("metron"))
+        channel("Ingress", &address, identity, Some("metron")).map(Self::through)
     }
 
-    fn through(
-        address: &Address,
-        connector: Connector,
-    ) -> Result<(Self, Delivery), transport::Error> {
-        let scheme = if matches!(address, Address::Https { .. }) { "https" } else { "http" };
-        let origin = format!("{scheme}://{}", address.authority()).parse().map_err(
-            |error: http::uri::InvalidUri| transport::Error::Request {
-                call: "Ingress".into(),
-                address: address.clone(),
-                source: error.into(),
-            },
-        )?;
-        // The scheme of the endpoint's own address would make tonic look for TLS settings; the
-        // connector brings TLS itself.
-        let channel = Endpoint::from_static("http://log-cache")
-            .origin(origin)
-            .connect_with_connector_lazy(connector);
+    fn through(channel: Channel) -> (Self, Delivery) {
         let queue = Arc::new(Queue::default());
         let delivery = Delivery { queue: queue.clone(), server: IngressClient::new(channel) };
-        Ok((Self(Way::Remote(queue)), delivery))
+        (Self(Way::Remote(queue)), delivery)
     }
 
     /// Takes one envelope.

@@ -25,6 +25,7 @@ mod ports;
 mod registration;
 mod secrets;
 mod serve;
+mod usage;
 
 pub use bundle::{PATH as LIFECYCLE_BUNDLE, write as write_lifecycle_bundle};
 pub use config::{Config, Stack, authority};

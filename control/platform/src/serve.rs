@@ -6,13 +6,13 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::any_service;
 use bus::Bus;
 use cloud_controller::diego::{Diego, Installation};
-use cloud_controller::{CloudController, Metrics, Surroundings, Usage};
+use cloud_controller::{CloudController, Surroundings};
 use log_cache::{Access, Ingress, LogCache, Store};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::logs::Logs;
 use crate::registration::{self, Registration};
 use crate::secrets::Secrets;
-use crate::{bundle, foundation, ports};
+use crate::{bundle, foundation, ports, usage};
 
 /// The cell's name, and with it the lock's owner: a platform that was killed takes its own over.
 const CELL: &str = "cell-1";
@@ -41,8 +41,6 @@ pub(crate) const MAX_PIDS: i32 = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// For the router to be told all routes, before it answers with those that it knows.
 const FILLED: Duration = Duration::from_secs(20);
-/// Cells measure each 15 s; what is older than two of those is no use any more.
-const MEASURED: Duration = Duration::from_secs(40);
 /// For requests and auctions under way when the platform is told to stop.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -263,7 +261,7 @@ impl Api {
         let controller = CloudController::open(settings, around)
             .await
             .map_err(Error::start("Cloud Controller"))?
-            .with_metrics(usage(log_cache.store().clone()));
+            .with_metrics(usage::in_store(log_cache.store().clone()));
         Ok(Self { uaa, controller, diego, log_cache, logs, internal })
     }
 
@@ -324,22 +322,6 @@ impl Api {
         self.controller.close().await;
         self.uaa.close().await;
     }
-}
-
-/// What instances use, as their cells have told Log Cache.
-fn usage(store: Store) -> Metrics {
-    Metrics::new(move |app| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since = now.saturating_sub(MEASURED).as_nanos();
-        let latest = store.latest(app, i64::try_from(since).unwrap_or(i64::MAX));
-        let usages = latest.into_iter().filter_map(|latest| {
-            let index = latest.instance_id.parse().ok()?;
-            let time = latest.numbers.values().map(|number| number.timestamp).max()?;
-            let gauge = |name: &str| latest.numbers.get(name).map(|number| number.value);
-            Usage::of_gauges(&latest.process_id, index, time, gauge)
-        });
-        usages.collect()
-    })
 }
 
 fn uaa_config(config: &Config, secrets: &Secrets) -> uaa::Config {

@@ -132,7 +132,7 @@ async fn rows(
         // One that runs is what clients wait for.
         let runs = seen.iter().any(|(_, found)| state(found) == Some(InstanceState::Running));
         if !starting || runs || tokio::time::Instant::now() >= deadline {
-            let usages = controller.metrics.of(&app.guid);
+            let usages = controller.metrics.of(&app.guid).await;
             let rows = seen.iter().map(|(index, found)| {
                 let found = found.as_ref();
                 show_row(process, *index, found, usage_of(&usages, &process.guid, found))

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use blobstore::Blobstore;
 use cloud_controller::diego::{Diego, Installation};
-use cloud_controller::{CloudController, Surroundings};
+use cloud_controller::{CloudController, Metrics, Surroundings};
+use log_cache::Reader;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use transport::configured::{self, Bare, ConfigError};
@@ -17,6 +18,7 @@ use uaa::{Peer, PublicKeys, Secret, TokenVerifier, Uaa};
 use super::Cause;
 use crate::logs::Logs;
 use crate::serve::{MAX_PIDS, TRUSTED_CERTIFICATES};
+use crate::usage;
 
 /// What UAA needs beyond its own settings.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -68,6 +70,8 @@ pub struct CloudControllerSettings {
     blobs_dir: PathBuf,
     /// URL of the archive with builder, launcher and health check.
     lifecycle_bundle: String,
+    /// Log Cache for programs, which knows what instances use; empty: that is not shown.
+    log_cache_address: String,
 }
 
 impl CloudControllerSettings {
@@ -101,6 +105,15 @@ impl CloudControllerSettings {
                 max_pids: MAX_PIDS,
             },
         ))
+    }
+
+    fn metrics(&self) -> Result<Metrics, ConfigError> {
+        const KEY: &str = "log_cache_address";
+        if self.log_cache_address.is_empty() {
+            return Ok(Metrics::default());
+        }
+        let address = configured::address(KEY, &self.log_cache_address, Bare::Tls)?;
+        Reader::new(&address, self.identity()?).map(usage::at).map_err(ConfigError::transport(KEY))
     }
 
     async fn server(
@@ -139,7 +152,8 @@ pub async fn cloud_controller(
         runtime: Arc::new(diego.clone()),
         logs: logs.of_cloud_controller(),
     };
-    let controller = CloudController::open(config, surroundings).await?;
+    let metrics = around.metrics()?;
+    let controller = CloudController::open(config, surroundings).await?.with_metrics(metrics);
     let internal = &around.internal_listen_address;
     let internal = around.server("internal_listen_address", internal, None).await?;
     let users = around.server("listen_address", &around.listen_address, held).await?;
