@@ -232,8 +232,8 @@ pub fn status(place: &Place) -> anyhow::Result<()> {
     match runtime.block_on(platform::overview(&place.platform_run())) {
         Ok(seen) => {
             println!(
-                "cells     {}, {} of {} MiB have apps",
-                seen.cells, seen.reserved_mb, seen.memory_mb
+                "cells     {}, {} of {} MiB have apps, {} MiB of disk",
+                seen.cells, seen.reserved_mb, seen.memory_mb, seen.disk_mb
             );
             println!(
                 "instances {} running, {} starting, {} crashed",

@@ -89,11 +89,12 @@ impl Gardener {
         self.call(handle).map(|(_, call)| call)
     }
 
-    /// What this Garden can hold.
+    /// What this Garden can hold. Its disk is that of the store, where containers write; the depot
+    /// usually is in memory.
     pub fn capacity(&self) -> Result<Capacity, Error> {
         let memory = rustix::system::sysinfo();
-        let disk = rustix::fs::statvfs(&self.config.depot).map_err(|errno| {
-            Error::because("cannot look at the depot's file system", &std::io::Error::from(errno))
+        let disk = rustix::fs::statvfs(&self.config.store).map_err(|errno| {
+            Error::because("cannot look at the store's file system", &std::io::Error::from(errno))
         })?;
         let disk = disk.f_blocks.saturating_mul(disk.f_frsize);
         let subnets = self.network.capacity();

@@ -88,6 +88,15 @@ fn on_a_full_depot_nothing_is_promised_and_everything_can_be_destroyed() {
 }
 
 #[test]
+fn containers_have_the_disk_of_the_store() {
+    let place = tempfile::tempdir().unwrap();
+    let disk = Disk::new(&place.path().join("disk"));
+    let plot = Plot::with(|config| config.store = disk.0.join("store"));
+    let capacity = plot.garden().capacity().unwrap();
+    assert_eq!((capacity.disk_in_bytes, capacity.schedulable_disk_in_bytes), (1 << 20, 1 << 20));
+}
+
+#[test]
 fn on_a_full_store_a_create_fails_and_leaves_nothing() {
     let place = tempfile::tempdir().unwrap();
     let disk = Disk::new(&place.path().join("disk"));

@@ -200,6 +200,7 @@ async fn give(fleet: &Fleet, cell: &CellPresence, work: &Work, trace: &TraceId) 
 
 async fn report_lrp(bbs: &Bbs, lrp: Lrp, misfit: &Misfit) {
     let guid = lrp.process_guid.clone();
+    tracing::warn!(guid, index = lrp.index, %misfit, "an instance finds no cell");
     let key = ActualLRPKey::new(lrp.process_guid, lrp.index, lrp.domain);
     if let Err(error) = bbs.fail_actual_lrp(key, &misfit.to_string()).await {
         let error = &error as &dyn std::error::Error;
@@ -208,6 +209,7 @@ async fn report_lrp(bbs: &Bbs, lrp: Lrp, misfit: &Misfit) {
 }
 
 async fn report_task(bbs: &Bbs, task: Task, misfit: &Misfit) {
+    tracing::warn!(guid = task.task_guid, %misfit, "a task finds no cell");
     if let Err(error) = bbs.reject_task(&task.task_guid, &misfit.to_string()).await {
         let error = &error as &dyn std::error::Error;
         tracing::error!(guid = task.task_guid, error, "a failure is not reported");

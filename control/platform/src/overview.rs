@@ -17,6 +17,8 @@ pub struct Overview {
     pub memory_mb: i64,
     /// MiB of that which instances have.
     pub reserved_mb: i64,
+    /// MiB of disk that these offer.
+    pub disk_mb: i64,
     /// Instances that run.
     pub running: usize,
     /// Instances that have a cell and do not run yet, and those that have none.
@@ -46,6 +48,7 @@ pub async fn overview(run: &Path) -> Result<Overview, Error> {
     let mut seen = Overview {
         cells: cells.len(),
         memory_mb: cells.iter().map(|cell| i64::from(cell.capacity.memory_mb)).sum(),
+        disk_mb: cells.iter().map(|cell| i64::from(cell.capacity.disk_mb)).sum(),
         ..Overview::default()
     };
     for instance in &instances {

@@ -162,12 +162,22 @@ fn start_cell(
         garden_addr: config.garden.clone(),
         memory_mb: config.memory_mb,
         disk_mb: config.disk_mb,
+        max_cache_size_in_bytes: cache_bytes(&cell)?,
         cache_path: cell,
         ..rep::Config::default()
     };
     let sink: Arc<dyn executor::Sink> = Arc::new(logs.clone());
     spawn(daemons, "the rep", rep::serve(rep, rep::Listeners::default(), sink, stop.clone()));
     Ok(())
+}
+
+/// What downloads may keep of a disk: a tenth, and no more than an original's cell keeps. What they
+/// keep is not offered to apps, so a small disk would have nothing left for these.
+fn cache_bytes(cell: &Path) -> Result<u64, Error> {
+    let disk = rustix::fs::statvfs(cell)
+        .map_err(|errno| Error::file("look at the file system of", cell)(errno.into()))?;
+    let whole = disk.f_blocks.saturating_mul(disk.f_frsize);
+    Ok((whole / 10).min(rep::Config::default().max_cache_size_in_bytes))
 }
 
 /// Starts the router and what tells it of apps. Clients wait until it knows both those and, as is to

@@ -37,7 +37,7 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
 
     let status = platform.told(&["status"]);
     assert!(status.contains("ready   http://api.bloomery.localhost\n"), "{status}");
-    assert!(status.contains("0 of 4096 MiB have apps"), "{status}");
+    assert!(status.contains("0 of 4096 MiB have apps, "), "{status}");
     let logs = platform.told(&["logs"]);
     for process in ["garden", "platform"] {
         assert!(logs.lines().any(|line| line.starts_with(process)), "{process}: {logs}");
