@@ -39,6 +39,8 @@ pub struct Usage {
     pub cpu_used: Duration,
     /// CPU time that its share entitled it to since then.
     pub cpu_entitled: Duration,
+    /// The one over the other since the last time; none where it is entitled to nothing.
+    pub cpu_entitlement_fraction: Option<f64>,
     /// Bytes.
     pub memory_bytes: u64,
     /// Bytes that it may use; 0 is no limit.

@@ -10,10 +10,11 @@ use rep_api::{ContainerMetrics, ContainerMetricsCollection, List, LrpMetrics, Ta
 
 use crate::label::{Label, Owner};
 
-/// CPU time, and the age at which it was read.
+/// CPU time that was used, CPU time that was due, and the age at which they were read.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
-    cpu: u64,
+    used: Duration,
+    entitled: Duration,
     age: Duration,
 }
 
@@ -42,7 +43,11 @@ impl Measured {
                 continue;
             };
             let age = Duration::from_nanos(u64::try_from(measured.age.0).unwrap_or(0));
-            let reading = Reading { cpu: measured.cpu.usage, age };
+            let reading = Reading {
+                used: Duration::from_nanos(measured.cpu.usage),
+                entitled: Duration::from_nanos(measured.cpu_entitlement),
+                age,
+            };
             let before = last.readings.get(&container.guid).copied();
             let source = run.metric_tags.get("source_id").unwrap_or(&run.log.guid).clone();
             let mib = |mib: i32| u64::try_from(mib).unwrap_or(0) << 20;
@@ -62,8 +67,9 @@ impl Measured {
                     tags: run.metric_tags.clone(),
                     age,
                     cpu_fraction: metrics.cpu_usage_fraction,
-                    cpu_entitled: Duration::from_nanos(measured.cpu_entitlement),
-                    cpu_used: Duration::from_nanos(measured.cpu.usage),
+                    cpu_entitled: reading.entitled,
+                    cpu_entitlement_fraction: entitlement_fraction(before, reading),
+                    cpu_used: reading.used,
                     memory_bytes: metrics.memory_usage_bytes,
                     memory_quota_bytes: metrics.memory_quota_bytes,
                     disk_bytes: metrics.disk_usage_bytes,
@@ -103,25 +109,48 @@ impl Measured {
 
 /// Cores in use between two readings; 0 where there is only one.
 fn fraction(before: Option<Reading>, now: Reading) -> f64 {
-    let Some(before) = before else { return 0.0 };
-    let elapsed = now.age.saturating_sub(before.age);
-    if elapsed.is_zero() {
-        return 0.0;
-    }
-    Duration::from_nanos(now.cpu.saturating_sub(before.cpu)).div_duration_f64(elapsed)
+    let since = |before: Reading| part(now.used, before.used, now.age, before.age);
+    before.and_then(since).unwrap_or(0.0)
+}
+
+/// What was used of what was due between two readings; 0 where there is only one, since what a start
+/// takes is more than is due for the moment of it. None: nothing is ever due.
+fn entitlement_fraction(before: Option<Reading>, now: Reading) -> Option<f64> {
+    let since = |before: Reading| part(now.used, before.used, now.entitled, before.entitled);
+    (!now.entitled.is_zero()).then(|| before.and_then(since).unwrap_or(0.0))
+}
+
+fn part(now: Duration, before: Duration, of_now: Duration, of_before: Duration) -> Option<f64> {
+    let of = of_now.saturating_sub(of_before);
+    (!of.is_zero()).then(|| now.saturating_sub(before).div_duration_f64(of))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn reading(used: u64, entitled: u64, age: u64) -> Reading {
+        let [used, entitled] = [used, entitled].map(Duration::from_millis);
+        Reading { used, entitled, age: Duration::from_secs(age) }
+    }
+
     #[test]
     fn cores_are_counted_between_readings() {
-        let reading = |cpu, secs| Reading { cpu, age: Duration::from_secs(secs) };
-        assert!(fraction(None, reading(5, 1)).abs() < 1e-9);
-        let half = fraction(Some(reading(0, 10)), reading(7_500_000_000, 25));
+        assert!(fraction(None, reading(5, 0, 1)).abs() < 1e-9);
+        let half = fraction(Some(reading(0, 0, 10)), reading(7_500, 0, 25));
         assert!((half - 0.5).abs() < 1e-9);
         // A reading that goes back is no use at all.
-        assert!(fraction(Some(reading(9, 3)), reading(1, 2)).abs() < 1e-9);
+        assert!(fraction(Some(reading(9, 0, 3)), reading(1, 0, 2)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_entitlement_is_used_between_readings() {
+        // A start: two seconds of a core where 30 ms were due.
+        let start = reading(2_000, 30, 1);
+        assert_eq!(entitlement_fraction(None, start), Some(0.0));
+        let then = entitlement_fraction(Some(start), reading(2_225, 480, 16)).unwrap();
+        assert!((then - 0.5).abs() < 1e-9, "{then}");
+        assert_eq!(entitlement_fraction(Some(start), start), Some(0.0));
+        assert_eq!(entitlement_fraction(None, reading(2_000, 0, 1)), None);
     }
 }

@@ -95,15 +95,12 @@ impl Sink for Logs {
     fn usage(&self, usage: Usage) {
         let mut origin = origin(&usage.source);
         origin.tags.extend(usage.tags);
-        // An entitlement is the share of a core that an instance is promised.
-        let entitlement = (usage.cpu_entitled > Duration::ZERO)
-            .then(|| 100.0 * usage.cpu_used.as_secs_f64() / usage.cpu_entitled.as_secs_f64());
         // Limits are whole numbers far below 2^53.
         #[allow(clippy::cast_precision_loss)]
         let log_rate_limit = usage.log_rate_limit as f64;
         let metrics = AppMetrics {
             cpu: 100.0 * usage.cpu_fraction,
-            cpu_entitlement: entitlement,
+            cpu_entitlement: usage.cpu_entitlement_fraction.map(|fraction| 100.0 * fraction),
             memory: usage.memory_bytes,
             memory_quota: usage.memory_quota_bytes,
             disk: usage.disk_bytes,
