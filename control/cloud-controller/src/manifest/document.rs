@@ -171,20 +171,10 @@ impl Reader {
                 _ => self.fault(format!("Process {index}: Type must be a string")),
             }
         }
-        match app.processes.iter_mut().find(|process| process.kind == "web") {
-            _ if web.is_empty() => {}
-            Some(_) if web.scale != Scale::default() => {
-                self.fault("Process \"web\" must not be configured both at the app level and in its processes");
-            }
-            Some(process) => {
-                process.command = process.command.clone().or(web.command);
-                if process.health == CheckChange::default() {
-                    process.health = web.health;
-                }
-                if process.readiness == CheckChange::default() {
-                    process.readiness = web.readiness;
-                }
-            }
+        match app.processes.iter().find(|process| process.kind == "web") {
+            // Among the processes it is what they say, and nothing of what stands beside them.
+            Some(_) => {}
+            None if web.is_empty() => {}
             None => app.processes.push(web),
         }
         app.env = self.env(&value["env"]);
@@ -500,15 +490,23 @@ mod tests {
     }
 
     #[test]
-    fn app_level_sizes_are_those_of_web() {
-        let app =
-            one("applications:\n- name: a\n  command: run\n  processes:\n  - type: web\n    \
-            memory: 1G\n  - type: worker\n    instances: 2\n    health-check-type: none\n");
+    fn what_stands_beside_the_processes_is_of_web_unless_that_is_among_them() {
+        let beside = "applications:\n- name: a\n  memory: 1G\n  command: run\n  processes:\n";
+        let worker = "  - type: worker\n    instances: 2\n    health-check-type: none\n";
+        let app = one(&format!("{beside}{worker}"));
         assert_eq!(app.processes.len(), 2);
-        assert_eq!(app.processes[0].command, Some(Some("run".into())));
-        assert_eq!(app.processes[1].health.kind.as_deref(), Some("process"));
-        let both = "applications:\n- name: a\n  memory: 1G\n  processes:\n  - type: web\n";
-        assert!(parse(both).is_err());
+        assert_eq!(app.processes[0].health.kind.as_deref(), Some("process"));
+        let web = &app.processes[1];
+        assert_eq!((web.kind.as_str(), web.scale.memory_mb), ("web", Some(1024)));
+        assert_eq!(web.command, Some(Some("run".into())));
+
+        let app = one(&format!("{beside}{worker}  - type: web\n    instances: 3\n"));
+        assert_eq!(app.processes.len(), 2);
+        let scale = Scale { instances: Some(3), ..Scale::default() };
+        let web = ProcessChange { kind: "web".into(), scale, ..ProcessChange::default() };
+        assert_eq!(app.processes[1], web);
+        // It has to be right all the same.
+        assert!(parse(&format!("{beside}{worker}").replace("1G", "1X")).is_err());
     }
 
     #[test]
