@@ -76,13 +76,10 @@ async fn down() -> anyhow::Result<()> {
     if let Some(pid) = Place::default().supervisor()? {
         bail!("a platform is running (process {pid}); `bloomery down` ends it");
     }
-    let host = Host::look();
-    daemon::end_whoever_listens().await?;
-    daemon::clean_up()?;
-    Outside::remove()?;
+    let host = Host::look()?;
+    put_back().await?;
     println!("put back:");
-    host.print_changes();
-    Ok(())
+    host.print_changes()
 }
 
 async fn show(flags: &Flags) -> anyhow::Result<()> {
@@ -92,33 +89,56 @@ async fn show(flags: &Flags) -> anyhow::Result<()> {
         );
     }
     daemon::refuse_second()?;
-    // What an interrupted demonstration left would be taken for ours.
-    Outside::remove()?;
-    prepare_image()?;
-    let host = Host::look();
-    let outside = Outside::make().context("cannot make the demonstration's outside world")?;
-    // A host without a default route has no other address that ports could be mapped from.
-    let own = ["--dns-server", outside::ADDRESS, "--external-ip", outside::HOST_ADDRESS];
-    let daemon = Daemon::start(&own).await?;
-    println!("for as long as the daemon runs, this host has:");
-    host.print_changes();
-
-    let told = story::tell(&daemon).await;
-    if let Err(error) = &told {
-        println!("\nthe demonstration failed: {error:#}");
-        daemon.print_log();
-    }
-    daemon.end().await?;
-    drop(outside);
-    let told = told.and_then(|()| if flags.bench { bench() } else { Ok(()) });
-    if flags.keep && told.is_ok() {
-        Daemon::start(&[]).await?.keep();
+    let host = Host::look()?;
+    let shown = show_and_measure(flags, &host).await;
+    if flags.keep && shown.is_ok() {
         return Ok(());
     }
+    if let Err(error) = &shown {
+        println!("\nthe demonstration failed: {error:#}");
+        daemon::print_log();
+    }
+    put_back().await?;
+    println!("\nput back; what differs from before:");
+    host.print_changes()?;
+    shown
+}
+
+async fn show_and_measure(flags: &Flags, host: &Host) -> anyhow::Result<()> {
+    prepare_image()?;
+    let outside = Outside::make().context("cannot make the demonstration's outside world")?;
+    // A host without a default route has no other address that ports could be mapped from.
+    let (resolver, external) = (outside::ADDRESS.to_string(), outside::HOST_ADDRESS.to_string());
+    let daemon = Daemon::start(&["--dns-server", &resolver, "--external-ip", &external]).await?;
+    println!("for as long as the daemon runs, this host has:");
+    host.print_changes()?;
+    story::tell(&daemon).await?;
+    daemon.end().await?;
+    drop(outside);
+    if flags.bench {
+        bench()?;
+    }
+    if flags.keep {
+        println!();
+        let daemon = Daemon::start(&[]).await?;
+        println!("for as long as it runs, this host has:");
+        host.print_changes()?;
+        daemon.keep();
+    }
+    Ok(())
+}
+
+/// Ends the daemon, and removes all that it and the demonstration have made.
+async fn put_back() -> anyhow::Result<()> {
+    daemon::end_whoever_listens().await?;
     daemon::clean_up()?;
-    println!("\nput back:");
-    host.print_changes();
-    told
+    Outside::remove()?;
+    match std::fs::remove_dir_all(IMAGE) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {IMAGE}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn bench() -> anyhow::Result<()> {

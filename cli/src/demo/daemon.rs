@@ -68,6 +68,17 @@ pub fn clean_up() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Shows the end of what the daemon logged.
+pub fn print_log() {
+    const LINES: usize = 20;
+    let text = std::fs::read_to_string(LOG).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    println!("the end of {LOG}:");
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        println!("  {line}");
+    }
+}
+
 impl Daemon {
     /// Starts a daemon with the default places and waits until it serves.
     pub async fn start(flags: &[&str]) -> anyhow::Result<Self> {
@@ -88,11 +99,9 @@ impl Daemon {
         let mut daemon = Self { child, client };
         while daemon.client.ping().await.is_err() {
             if let Some(status) = daemon.child.try_wait()? {
-                daemon.print_log();
                 bail!("the daemon ended: {status}");
             }
             if started.elapsed() > PATIENCE {
-                daemon.print_log();
                 bail!("the daemon does not answer");
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -103,17 +112,6 @@ impl Daemon {
             started.elapsed().as_millis()
         );
         Ok(daemon)
-    }
-
-    /// The end of what the daemon logged.
-    pub fn print_log(&self) {
-        const LINES: usize = 20;
-        let text = std::fs::read_to_string(LOG).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        println!("the end of {LOG}:");
-        for line in &lines[lines.len().saturating_sub(LINES)..] {
-            println!("  {line}");
-        }
     }
 
     /// Ends it, as an operator would.

@@ -1,23 +1,26 @@
 //! A world beyond this host, so that egress can be shown where there is none: a network namespace
 //! behind a link, with a web server and a name server in it.
+//!
+//! The namespace has no name: it is held by descriptors of this process, so whatever becomes of
+//! that, the kernel takes namespace and link away.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::Command;
+use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use garden_networker::{End, Pair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Name of the namespace and of both ends of the link, whose names have at most 15 characters.
-const NAME: &str = "bloomery-demo";
-const LINK: &str = "bloomery-demo";
-const PEER: &str = "bloomery-out";
-/// The outside's address (TEST-NET-2, RFC 5737).
-pub const ADDRESS: &str = "198.51.100.2";
+/// The link; addresses are of TEST-NET-2 (RFC 5737).
+const LINK: Pair = Pair {
+    host: End { name: "bloomery-demo", address: HOST_ADDRESS, prefix: 30 },
+    peer: End { name: "bloomery-out", address: ADDRESS, prefix: 30 },
+};
+/// The outside's address.
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The host's address towards the outside.
-pub const HOST_ADDRESS: &str = "198.51.100.1";
+pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 /// The only name that its name server knows.
 pub const HOST: &str = "outside.example";
 /// What its web server says.
@@ -30,30 +33,20 @@ pub struct Outside;
 impl Outside {
     /// Makes the namespace, the link and the servers.
     pub fn make() -> anyhow::Result<Self> {
+        // What a demonstration that was killed left may be on its way out.
+        Self::remove()?;
+        let namespace = garden_sys::namespaces::network().context("cannot make a namespace")?;
         let outside = Self;
-        ip(&["netns", "add", NAME])?;
-        ip(&["link", "add", LINK, "type", "veth", "peer", "name", PEER, "netns", NAME])?;
-        ip(&["address", "add", &format!("{HOST_ADDRESS}/30"), "dev", LINK])?;
-        ip(&["link", "set", LINK, "up"])?;
-        ip(&["-n", NAME, "address", "add", &format!("{ADDRESS}/30"), "dev", PEER])?;
-        ip(&["-n", NAME, "link", "set", PEER, "up"])?;
-        ip(&["-n", NAME, "link", "set", "lo", "up"])?;
-        let (web, names) = sockets_inside()?;
+        LINK.make(namespace.as_fd())?;
+        let (web, names) = sockets_inside(namespace)?;
         std::thread::spawn(move || greet(&web));
         std::thread::spawn(move || resolve(&names));
         Ok(outside)
     }
 
-    /// Removes an outside, whoever made it.
+    /// Removes an outside's link, whoever made it.
     pub fn remove() -> anyhow::Result<()> {
-        if std::path::Path::new("/run/netns").join(NAME).exists() {
-            ip(&["netns", "delete", NAME])?;
-        }
-        if std::path::Path::new("/sys/class/net").join(LINK).exists() {
-            // It goes with the namespace, unless somebody still holds that.
-            let _ = ip(&["link", "delete", LINK]);
-        }
-        Ok(())
+        Ok(LINK.remove()?)
     }
 }
 
@@ -65,18 +58,9 @@ impl Drop for Outside {
     }
 }
 
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let output =
-        Command::new("ip").args(arguments).output().context("cannot start ip: install iproute2")?;
-    if !output.status.success() {
-        bail!("ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
-}
-
-/// Sockets belong to the namespace of the thread that opens them; that thread then ends.
-fn sockets_inside() -> anyhow::Result<(TcpListener, UdpSocket)> {
-    let namespace = File::open(format!("/run/netns/{NAME}"))?;
+/// Sockets belong to the namespace of the thread that opens them; that thread then ends. They hold
+/// the namespace.
+fn sockets_inside(namespace: OwnedFd) -> anyhow::Result<(TcpListener, UdpSocket)> {
     let opened = std::thread::spawn(move || -> io::Result<_> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
         Ok((TcpListener::bind((ADDRESS, 80))?, UdpSocket::bind((ADDRESS, 53))?))
@@ -138,7 +122,7 @@ fn answer(question: &[u8]) -> Option<Vec<u8>> {
     if answers > 0 {
         // The name is the question's; an address in the Internet class, for a minute.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        reply.extend(ADDRESS.parse::<Ipv4Addr>().ok()?.octets());
+        reply.extend(ADDRESS.octets());
     }
     Some(reply)
 }

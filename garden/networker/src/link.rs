@@ -24,7 +24,7 @@ use crate::subnets::Lease;
 
 /// The container's end.
 pub(crate) const INNER: &str = "eth0";
-const LOOPBACK_INDEX: u32 = 1;
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -127,24 +127,21 @@ pub(crate) fn create(
     namespace: BorrowedFd<'_>,
     mtu: u32,
 ) -> io::Result<u32> {
-    let descriptor = namespace.as_raw_fd().cast_unsigned();
     let mut request = Messages::new();
-    request.push(NEWLINK, flag::ACK | flag::CREATE | flag::EXCL, &link_header(0, 0, 0), |link| {
-        link.put_text(kind::LINK_NAME, name)
-            .put(kind::LINK_ADDRESS, &host_mac(number))
-            .put_u32(kind::LINK_MTU, mtu)
-            .nest(kind::LINK_INFO, |info| {
-                info.put_text(kind::INFO_KIND, "veth").nest(kind::INFO_DATA, |data| {
-                    data.nest(kind::VETH_PEER, |peer| {
-                        peer.raw(&link_header(0, 0, 0))
-                            .put_text(kind::LINK_NAME, INNER)
-                            .put(kind::LINK_ADDRESS, &container_mac(number))
-                            .put_u32(kind::LINK_MTU, mtu)
-                            .put_u32(kind::LINK_NET_NS_FD, descriptor);
-                    });
-                });
-            });
-    });
+    push_pair(
+        &mut request,
+        |host| {
+            host.put_text(kind::LINK_NAME, name)
+                .put(kind::LINK_ADDRESS, &host_mac(number))
+                .put_u32(kind::LINK_MTU, mtu);
+        },
+        |peer| {
+            peer.put_text(kind::LINK_NAME, INNER)
+                .put(kind::LINK_ADDRESS, &container_mac(number))
+                .put_u32(kind::LINK_MTU, mtu);
+        },
+        namespace,
+    );
     // Answers to NetIn by way of 127.0.0.1 come back through this link; what containers send there
     // of their own accord is dropped by the firewall's guard.
     request.push(SETLINK, flag::ACK, &link_header(0, UP, UP), |link| {
@@ -158,6 +155,61 @@ pub(crate) fn create(
     });
     settle(socket, &request)?;
     find(socket, name)?.map(|link| link.index).ok_or_else(|| Errno::NODEV.into())
+}
+
+/// Asks for a veth pair, each end with these attributes, whose peer is born in `namespace`.
+pub(crate) fn push_pair(
+    request: &mut Messages,
+    host: impl FnOnce(&mut Attributes<'_>),
+    peer: impl FnOnce(&mut Attributes<'_>),
+    namespace: BorrowedFd<'_>,
+) {
+    let descriptor = namespace.as_raw_fd().cast_unsigned();
+    request.push(NEWLINK, flag::ACK | flag::CREATE | flag::EXCL, &link_header(0, 0, 0), |link| {
+        host(link);
+        link.nest(kind::LINK_INFO, |info| {
+            info.put_text(kind::INFO_KIND, "veth").nest(kind::INFO_DATA, |data| {
+                data.nest(kind::VETH_PEER, |attributes| {
+                    attributes.raw(&link_header(0, 0, 0));
+                    peer(attributes);
+                    attributes.put_u32(kind::LINK_NET_NS_FD, descriptor);
+                });
+            });
+        });
+    });
+}
+
+/// Asks for a veth pair with these names.
+pub(crate) fn push_named_pair(
+    request: &mut Messages,
+    [host, peer]: [&str; 2],
+    namespace: BorrowedFd<'_>,
+) {
+    push_pair(
+        request,
+        |end| {
+            end.put_text(kind::LINK_NAME, host);
+        },
+        |end| {
+            end.put_text(kind::LINK_NAME, peer);
+        },
+        namespace,
+    );
+}
+
+/// Asks for a link to be up.
+pub(crate) fn push_up(request: &mut Messages, index: u32) {
+    request.push(NEWLINK, flag::ACK, &link_header(index, UP, UP), |_| {});
+}
+
+/// Asks for an address on a link, with the route to its network.
+pub(crate) fn push_address(request: &mut Messages, index: u32, address: Ipv4Addr, prefix: u8) {
+    let header = address_header(prefix, index);
+    request.push(NEWADDR, flag::ACK | flag::CREATE | flag::EXCL, &header, |attributes| {
+        attributes
+            .put(kind::IFA_LOCAL, &address.octets())
+            .put(kind::IFA_ADDRESS, &address.octets());
+    });
 }
 
 /// Gives the host's end the gateway's address, with the route to the container.
@@ -221,9 +273,8 @@ pub(crate) fn address_container(namespace: BorrowedFd<'_>, wanted: Inside) -> io
         let mut socket = Socket::open(Protocol::Route)?;
         let index = find(&mut socket, INNER)?.ok_or(Errno::NODEV)?.index;
         let mut request = Messages::new();
-        for index in [LOOPBACK_INDEX, index] {
-            request.push(NEWLINK, flag::ACK, &link_header(index, UP, UP), |_| {});
-        }
+        push_up(&mut request, LOOPBACK_INDEX);
+        push_up(&mut request, index);
         if let Some(lease) = wanted.old {
             request.push(
                 DELADDR,
@@ -385,7 +436,7 @@ fn gone(error: &io::Error) -> bool {
 }
 
 /// Sends a request all of whose messages must succeed.
-fn settle(socket: &mut Socket, request: &Messages) -> io::Result<()> {
+pub(crate) fn settle(socket: &mut Socket, request: &Messages) -> io::Result<()> {
     match socket.execute(request)?.refusals.first() {
         None => Ok(()),
         Some(refusal) => Err(refusal.errno.into()),

@@ -4,9 +4,10 @@
 
 use std::io;
 
-use crate::message::{Attribute, Attributes, Messages, flag};
+use crate::error::Error;
+use crate::message::{Attribute, Attributes, Message, Messages, flag};
 use crate::rule::{JUMP, Rule};
-use crate::socket::Socket;
+use crate::socket::{Protocol, Socket};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
@@ -26,6 +27,8 @@ const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 
 const INET: u8 = 1;
 const IPV4: u8 = 2;
+/// In requests to list.
+const EVERY_FAMILY: u8 = 0;
 const HEADER: usize = 4;
 /// Keeps a message's list of elements far below an attribute's 64 KiB.
 const ELEMENTS_PER_MESSAGE: usize = 400;
@@ -284,18 +287,14 @@ pub(crate) struct Table {
     pub(crate) comment: String,
 }
 
-/// All tables of the family whose names begin with `prefix`.
+/// All tables of the family that this networker uses whose names begin with `prefix`.
 pub(crate) fn tables(socket: &mut Socket, prefix: &str) -> io::Result<Vec<Table>> {
-    let mut request = Messages::new();
-    request.push(GET_TABLE, flag::DUMP, &family_header(INET, 0), |_| {});
     let mut tables = Vec::new();
-    socket.ask(&request, |message| {
+    each_table(socket, INET, |message| {
         let attribute = |kind| message.attributes(HEADER).get(kind);
-        let name = attribute(1).and_then(|name| name.as_text());
         let comment = attribute(6).and_then(|data| comment_of(data.value));
-        tables.extend(name.filter(|name| name.starts_with(prefix)).map(|name| Table {
-            name: name.to_owned(),
-            comment: comment.unwrap_or_default().to_owned(),
+        tables.extend(table_name(message).filter(|name| name.starts_with(prefix)).map(|name| {
+            Table { name: name.to_owned(), comment: comment.unwrap_or_default().to_owned() }
         }));
     })?;
     Ok(tables)
@@ -313,7 +312,6 @@ pub(crate) struct ForwardChain {
 
 /// All of them, of every table.
 pub(crate) fn forward_chains(socket: &mut Socket) -> io::Result<Vec<ForwardChain>> {
-    const EVERY_FAMILY: u8 = 0;
     const FORWARD: u32 = 2;
     const DROP: u32 = 0;
     let mut request = Messages::new();
@@ -379,6 +377,43 @@ pub(crate) fn refuse_everything(expressions: Attribute<'_>) -> bool {
         }
     }
     refused
+}
+
+/// All tables in the calling thread's network namespace, whoever made them, each as the nft program
+/// names it: its family and its name.
+pub fn table_names() -> Result<Vec<String>, Error> {
+    let listing = || Error::io("list the nftables tables");
+    let mut socket = Socket::open(Protocol::Netfilter).map_err(listing())?;
+    let mut names = Vec::new();
+    each_table(&mut socket, EVERY_FAMILY, |message| {
+        let family = message.body.first().map_or("", |family| family_name(*family));
+        names.extend(table_name(message).map(|name| format!("{family} {name}")));
+    })
+    .map_err(listing())?;
+    Ok(names)
+}
+
+fn each_table(socket: &mut Socket, family: u8, each: impl FnMut(Message<'_>)) -> io::Result<()> {
+    let mut request = Messages::new();
+    request.push(GET_TABLE, flag::DUMP, &family_header(family, 0), |_| {});
+    socket.ask(&request, each)
+}
+
+fn table_name(message: Message<'_>) -> Option<&str> {
+    message.attributes(HEADER).get(1)?.as_text()
+}
+
+/// A family as the nft program calls it (`NFPROTO_*`, `include/uapi/linux/netfilter.h`).
+fn family_name(family: u8) -> &'static str {
+    match family {
+        INET => "inet",
+        IPV4 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "unknown",
+    }
 }
 
 /// Of the user data that the nft program attaches to a table: a text with its zero, after a kind

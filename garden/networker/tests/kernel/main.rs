@@ -6,4 +6,5 @@ mod world;
 mod addresses;
 mod egress;
 mod lifetime;
+mod pair;
 mod ports;
