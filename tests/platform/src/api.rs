@@ -1,5 +1,8 @@
 //! A user of Cloud Controller who sends what the cf CLI sends.
 
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+
 use base64::Engine as _;
 use bytes::Bytes;
 use http::{Method, Request, Uri};
@@ -13,6 +16,7 @@ use crate::platform::Platform;
 /// Org and space that each installation has.
 pub const SPACE: (&str, &str) = ("dev", "dev");
 const BOUNDARY: &str = "1f3870be274f6c49b3e31a0c6728957f";
+const BITS: &str = "multipart/form-data; boundary=1f3870be274f6c49b3e31a0c6728957f";
 
 /// What came of a call: what it answered, or why that is no answer.
 pub type Told<T> = Result<T, String>;
@@ -26,6 +30,17 @@ pub enum Step {
     Builds,
     /// The app is to run.
     Starts,
+}
+
+/// What of an upload has been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// A half.
+    Half,
+    /// All but the last byte.
+    AllButOne,
+    /// The whole.
+    All,
 }
 
 /// A user who has logged in and chosen a space.
@@ -175,20 +190,38 @@ impl<'a> Api<'a> {
 
     /// Sends an app's files for a package and waits until it is ready.
     pub fn upload(&self, package: &str, app: &App, matched: &[Value]) -> Told<Value> {
-        let mut body = format!(
-            "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"resources\"\r\n\r\n{}\r\n\
-             --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"bits\"; \
-             filename=\"package.zip\"\r\nContent-Type: application/octet-stream\r\n\r\n",
-            Value::from(matched)
-        )
-        .into_bytes();
-        body.extend(app.archive_without(matched));
-        body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());
-        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         let package = format!("/v3/packages/{package}");
-        self.ask(Method::POST, &format!("{package}/upload"), &kind, body, 200)?;
+        self.ask(Method::POST, &format!("{package}/upload"), BITS, bits(app, matched), 200)?;
         let package = self.polled(&package, &["AWAITING_UPLOAD", "PROCESSING_UPLOAD"]);
         if package["state"] == "READY" { Ok(package) } else { Err(package.to_string()) }
+    }
+
+    /// Begins to send an app's files for a package. The connection is open still.
+    pub fn begin_upload(&self, package: &str, app: &App, sent: Sent) -> io::Result<TcpStream> {
+        let body = bits(app, &[]);
+        let length = match sent {
+            Sent::Half => body.len() / 2,
+            Sent::AllButOne => body.len() - 1,
+            Sent::All => body.len(),
+        };
+        let api: Uri = self.platform.url("api").parse().unwrap();
+        let head = format!(
+            "POST /v3/packages/{package}/upload HTTP/1.1\r\nHost: {}\r\nAuthorization: bearer {}\r\n\
+             Content-Type: {BITS}\r\nContent-Length: {}\r\n\r\n",
+            api.authority().unwrap(),
+            self.token,
+            body.len()
+        );
+        let mut stream = self.platform.world().connect(self.platform.port())?;
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(&body[..length])?;
+        Ok(stream)
+    }
+
+    /// The files of a package, as a cell would have them.
+    pub fn download(&self, package: &str) -> Told<Bytes> {
+        let to = format!("/v3/packages/{package}/download");
+        self.json(Method::GET, &to, &Value::Null, 200).map(|answer| answer.body)
     }
 
     /// Begins to build a package; the build's guid.
@@ -284,6 +317,20 @@ impl<'a> Api<'a> {
     }
 }
 
+/// A form with an app's files that are not among those matched.
+fn bits(app: &App, matched: &[Value]) -> Vec<u8> {
+    let mut body = format!(
+        "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"resources\"\r\n\r\n{}\r\n\
+         --{BOUNDARY}\r\nContent-Disposition: form-data; name=\"bits\"; \
+         filename=\"package.zip\"\r\nContent-Type: application/octet-stream\r\n\r\n",
+        Value::from(matched)
+    )
+    .into_bytes();
+    body.extend(app.archive_without(matched));
+    body.extend(format!("\r\n--{BOUNDARY}--\r\n").into_bytes());
+    body
+}
+
 /// A request for an absolute address.
 fn at(method: Method, address: &str) -> http::request::Builder {
     let address: Uri = address.parse().unwrap();
@@ -296,7 +343,7 @@ fn get(address: &str) -> http::request::Builder {
     at(Method::GET, address)
 }
 
-fn expect(answer: std::io::Result<Answer>, status: u16, to: &str) -> Told<Answer> {
+fn expect(answer: io::Result<Answer>, status: u16, to: &str) -> Told<Answer> {
     let answer = answer.map_err(|error| format!("{to}: {error}"))?;
     if answer.status != status {
         return Err(format!("{to}: {} {}", answer.status, answer.text()));

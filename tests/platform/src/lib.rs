@@ -15,7 +15,7 @@ mod http;
 mod platform;
 mod world;
 
-pub use api::{Api, SPACE, Step, Told, guid};
+pub use api::{Api, SPACE, Sent, Step, Told, guid};
 pub use cache::{program, python_packages, stack};
 pub use clients::{CLIENTS, Extent, Seen, meanwhile};
 pub use http::Answer;

@@ -4,8 +4,9 @@
 use bbs_client::Events;
 use bbs_models::{Event, Task};
 use platform_tests::apps::{self, App};
-use platform_tests::{Api, Platform, Told, eventually, guid};
+use platform_tests::{Api, Part, Platform, Sent, Told, eventually, guid};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 #[test]
 fn a_push_and_all_that_follows_reaches_cell_and_router() -> Told<()> {
@@ -207,4 +208,49 @@ fn is_nowhere(platform: &Platform) {
     platform.containers_are(&[]);
     platform.running(0);
     assert!(platform.desired().is_empty());
+}
+
+#[test]
+fn an_upload_that_is_hit_is_told_to_have_failed_and_leaves_no_half_package() -> Told<()> {
+    let platform = Platform::started(1);
+    let files = apps::server("uploaded", "first");
+    let app = guid(&platform.log_in()?.apply(&files.manifest("memory: 64M"), files.name)?);
+    for sent in [Sent::Half, Sent::AllButOne, Sent::All] {
+        let api = platform.log_in()?;
+        let package = guid(&api.package(&app)?);
+        let upload = api.begin_upload(&package, &files, sent).unwrap();
+        if sent != Sent::All {
+            eventually("the upload is under way", || {
+                let now = api.one(&format!("/v3/packages?guids={package}"))?;
+                let is_on = now["state"] == "PROCESSING_UPLOAD";
+                if is_on { Ok(()) } else { Err(now.to_string()) }
+            });
+        }
+        platform.kill_and_wait(Part::Platform);
+        drop(upload);
+
+        let api = platform.log_in()?;
+        let path = format!("/v3/packages/{package}");
+        let now = api.get(&path)?;
+        println!("{sent:?} was sent: {}", now["state"]);
+        if now["state"] == "FAILED" {
+            assert_eq!(now["data"]["error"], "The upload was interrupted.", "{now}");
+            api.get_status(&format!("{path}/download"), 422)?;
+            continue;
+        }
+        // Nobody knows how far a whole request had come.
+        assert_eq!(sent, Sent::All, "{now}");
+        let whole = match now["state"].as_str() {
+            Some("AWAITING_UPLOAD") => api.upload(&package, &files, &[])?,
+            _ => now,
+        };
+        assert_eq!(whole["state"], "READY", "{whole}");
+        let digest = Sha256::digest(api.download(&package)?);
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(whole["data"]["checksum"]["value"], *digest, "{whole}");
+    }
+    // Clients make another package then.
+    platform.log_in()?.push(&files)?;
+    assert_eq!(platform.app_answers("uploaded")["version"], "first");
+    Ok(())
 }
