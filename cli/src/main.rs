@@ -97,8 +97,8 @@ enum Command {
     /// Print variables for a shell, for a cf that leaves an existing set-up alone.
     Env(up::Place),
     /// Make the root file system that `up` would make, below a directory of data.
-    #[command(hide = true)]
     Stack {
+        /// The directory; an archive that is there already stays.
         #[arg(long, value_name = "DIR")]
         data: std::path::PathBuf,
     },

@@ -2,7 +2,9 @@
 //! and a Garden: an app is pushed and answers, and goes on when any of them is killed.
 
 mod certificates;
+mod documented;
 mod rig;
+mod user;
 
 use std::collections::BTreeSet;
 
@@ -12,16 +14,16 @@ use rig::{DAEMONS, Rig, eventually};
 /// Clients ask an app while something happens, and for a while after that.
 fn meanwhile(rig: &Rig, app: &str, happens: impl FnOnce()) -> Seen {
     let extent = Extent { before: 10, after: 20, patience: rig::PATIENCE };
-    platform_tests::meanwhile(|| rig.life(app), extent, happens)
+    platform_tests::meanwhile(|| rig.user.life(app), extent, happens)
 }
 
 #[test]
 fn an_app_goes_on_when_any_daemon_is_killed() {
     Rig::with(0, |rig| {
         rig.start_all();
-        rig.lay_foundation();
-        rig.push("steady").unwrap();
-        let life = rig.answers("steady");
+        rig.user.lay_foundation();
+        rig.user.push("steady").unwrap();
+        let life = rig.user.answers("steady");
         let (instances, containers) = (rig.instances(), rig.containers());
         assert_eq!(instances.len(), 1, "{instances:?}");
 
@@ -38,12 +40,17 @@ fn an_app_goes_on_when_any_daemon_is_killed() {
         }
         assert_eq!(rig.instances(), instances, "the same instance on the same cell");
         assert_eq!(rig.containers(), containers, "nothing was made or destroyed");
-        let told = rig.cf(&["app", "steady"]).unwrap();
-        assert!(told.contains("1/1"), "{told}");
+        // What it uses comes from its cell by Log Cache.
+        eventually("the app is shown with what it uses", || {
+            let told = rig.user.cf(&["app", "steady"])?;
+            assert!(told.contains("1/1"), "{told}");
+            let is_shown = told.contains(" of 64M") && !told.contains(" 0B of 64M");
+            if is_shown { Ok(()) } else { Err(told) }
+        });
 
         // All of them work, and end when they are told to.
-        rig.push("second").unwrap();
-        rig.answers("second");
+        rig.user.push("second").unwrap();
+        rig.user.answers("second");
         rig.stop_all();
         assert_eq!(rig.life_without_router(&instances), life, "apps need none of them");
     });
@@ -53,13 +60,13 @@ fn an_app_goes_on_when_any_daemon_is_killed() {
 fn a_push_during_which_a_daemon_is_killed_succeeds_or_can_be_repeated() {
     Rig::with(1, |rig| {
         rig.start_all();
-        rig.lay_foundation();
+        rig.user.lay_foundation();
         // Runs differ in who is killed when.
         let run = std::process::id() as usize;
         for (number, daemon) in DAEMONS.into_iter().enumerate() {
             let word = ["Uploading files", "Staging app", "Waiting for app"][(number + run) % 3];
             let app = format!("app-{number}");
-            let pushing = rig.begin_push(&app);
+            let pushing = rig.user.begin_push(&app);
             let told = pushing.until(word);
             rig.kill(daemon);
             rig.start(daemon);
@@ -72,15 +79,30 @@ fn a_push_during_which_a_daemon_is_killed_succeeds_or_can_be_repeated() {
                 // It has said so, in words of the cf CLI.
                 assert!(failed.contains("FAILED"), "{daemon}: {told}{failed}");
                 // A router forgets an endpoint that refuses connections until that is registered again.
-                eventually("the API is back", || rig.cf(&["apps"]));
-                rig.push(&app).unwrap_or_else(|again| {
+                eventually("the API is back", || rig.user.cf(&["apps"]));
+                rig.user.push(&app).unwrap_or_else(|again| {
                     panic!("{daemon} at {word:?}: first {failed}\nthen {again}")
                 });
             }
-            rig.answers(&app);
+            rig.user.answers(&app);
         }
         assert_eq!(rig.instances().len(), DAEMONS.len());
         rig.stop_all();
+    });
+}
+
+#[test]
+fn the_example_of_the_documentation_starts_as_it_is_written() {
+    let place = rig::place::Place::new();
+    place.run("ip link set lo up");
+    place.inside(|| {
+        let example = documented::Example::start(2);
+        let user = &example.user;
+        user.lay_foundation();
+        // The BBS looks for its lock every few seconds, which may have been before there was Locket.
+        eventually("an app is pushed", || user.push("hello"));
+        let page = eventually("the app answers", || user.app("hello", "/"));
+        assert_eq!(page, documented::PAGE);
     });
 }
 

@@ -2,35 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bbs_models::ActualLRPsRequest;
 use bloomery_garden::client::{Address as GardenAddress, Client as Garden};
-use bytes::Bytes;
 use garden_api::Properties;
-use http::Request;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
-use transport::{Address, Client, Files, Identity, Timeouts};
+use transport::{Address, Files, Identity};
 
 use crate::certificates::Authority;
+use crate::user::{User, life_at};
 
 #[path = "../../../garden/networker/tests/kernel/place.rs"]
-mod place;
+pub mod place;
 use place::Place;
 
 /// Longer than anything takes here, on the busiest host.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-const BLOOMERY: &str = env!("CARGO_BIN_EXE_bloomery");
-const ROUTER: u16 = 8081;
-const GARDEN: u16 = 7777;
+pub const BLOOMERY: &str = env!("CARGO_BIN_EXE_bloomery");
+pub const ROUTER: u16 = 8081;
+pub const GARDEN: u16 = 7777;
 const PASSWORD: &str = "admin-password";
 
 /// What is killed, in the order of starting.
@@ -73,6 +70,14 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     platform_tests::within(PATIENCE, what, look)
 }
 
+/// A name for a Garden, whose cgroups are the host's: no other tests' begin so. Numbers of those that
+/// are there at a time in one process differ, and are below 4.
+pub fn tag(number: u32) -> String {
+    let unique = std::process::id() * 4 + number;
+    let digit = |number: u32, base: u32| char::from_digit(number % base, 36).unwrap();
+    format!("{}{}", digit(unique / 10 % 26 + 10, 36).to_ascii_uppercase(), digit(unique, 10))
+}
+
 /// One of everything.
 pub struct Rig {
     directory: tempfile::TempDir,
@@ -80,7 +85,7 @@ pub struct Rig {
     /// The router's, which outlives routers.
     socket: TcpListener,
     running: Mutex<BTreeMap<&'static str, Child>>,
-    runtime: Runtime,
+    pub user: User,
 }
 
 impl Rig {
@@ -94,15 +99,20 @@ impl Rig {
 
     fn new(number: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Garden's cgroups are the host's: no other tests' tags begin so.
-        let unique = std::process::id() * 4 + number;
-        let digit = |number: u32, base: u32| char::from_digit(number % base, 36).unwrap();
-        let first = digit(unique / 10 % 26 + 10, 36).to_ascii_uppercase();
-        let tag = format!("{first}{}", digit(unique, 10));
+        let tag = tag(number);
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, ROUTER)).unwrap();
         // Its threads are of this thread's network, as all that it starts.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let rig = Self { directory, tag, socket, running: Mutex::default(), runtime };
+        let user = User {
+            api: "http://api.bloomery.test",
+            apps: "apps.bloomery.test",
+            password: PASSWORD,
+            buildpack: "binary_buildpack",
+            home: directory.path().to_owned(),
+            files: directory.path().join("app"),
+            runtime,
+        };
+        let rig = Self { directory, tag, socket, running: Mutex::default(), user };
         for name in ["app", "static", "cell"] {
             fs::create_dir(rig.place(name)).unwrap();
         }
@@ -322,6 +332,7 @@ impl Rig {
                 "uaa_address": "https://127.0.0.1:8094",
                 "cloud_controller_username_lookup_client_secret": "lookup-secret",
                 "lifecycle_bundle": format!("https://127.0.0.1:8443/v1/static/{bundle}"),
+                "log_cache_address": "127.0.0.1:8092",
                 "loggregator": loggregator("cloud-controller"),
             }),
         );
@@ -442,129 +453,11 @@ impl Rig {
         }
     }
 
-    /// Org, space and buildpack.
-    pub fn lay_foundation(&self) {
-        let api = "http://api.bloomery.test";
-        let login = ["login", "-a", api, "-u", "admin", "-p", PASSWORD];
-        eventually("the API answers", || self.cf(&login));
-        let token = self.token();
-        let org = self.post(&token, "/v3/organizations", json!({"name": "o1"}));
-        let space = json!({
-            "name": "s1",
-            "relationships": {"organization": {"data": {"guid": org["guid"]}}},
-        });
-        self.post(&token, "/v3/spaces", space);
-        let buildpack = self.post(&token, "/v3/buildpacks", json!({"name": "binary_buildpack"}));
-        let file = self.place("buildpack.zip");
-        let mut export = Command::new(BLOOMERY);
-        export.args(["export", "buildpack", "binary_buildpack"]).arg(&file);
-        succeed(export.output().unwrap());
-        let mut body = b"--b\r\nContent-Disposition: form-data; name=\"bits\"; \
-                         filename=\"b.zip\"\r\nContent-Type: application/zip\r\n\r\n"
-            .to_vec();
-        body.extend(fs::read(&file).unwrap());
-        body.extend(b"\r\n--b--\r\n");
-        let guid = buildpack["guid"].as_str().unwrap();
-        let path = format!("/v3/buildpacks/{guid}/upload");
-        self.ask(&token, "POST", &path, "multipart/form-data; boundary=b", body).unwrap();
-        eventually("the buildpack is ready", || {
-            let path = format!("/v3/buildpacks/{guid}");
-            let now = self.ask(&token, "GET", &path, "application/json", Vec::new())?;
-            if now["state"] == "READY" { Ok(()) } else { Err(now.to_string()) }
-        });
-        self.cf(&["target", "-o", "o1", "-s", "s1"]).unwrap();
-    }
-
-    fn token(&self) -> String {
-        let session = fs::read(self.place("cf.json")).unwrap();
-        let session: Value = serde_json::from_slice(&session).unwrap();
-        session["access_token"].as_str().unwrap().to_owned()
-    }
-
-    fn post(&self, token: &str, path: &str, body: Value) -> Value {
-        self.ask(token, "POST", path, "application/json", body.to_string().into_bytes()).unwrap()
-    }
-
-    fn ask(
-        &self,
-        token: &str,
-        method: &str,
-        path: &str,
-        kind: &str,
-        body: Vec<u8>,
-    ) -> Result<Value, String> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "api.bloomery.test")
-            .header("authorization", format!("bearer {token}"))
-            .header("content-type", kind)
-            .body(transport::full(Bytes::from(body)))
-            .unwrap();
-        let address = Address::Http { host: "127.0.0.1".into(), port: ROUTER };
-        let answer = self.runtime.block_on(async {
-            let client = Client::new(address, None, Timeouts::default()).unwrap();
-            client.fetch(request, 1 << 20).await
-        });
-        let answer = answer.map_err(|error| format!("{path}: {error}"))?;
-        let (status, body) = (answer.status(), answer.into_body());
-        if !status.is_success() {
-            return Err(format!("{path}: {status} {}", String::from_utf8_lossy(&body)));
-        }
-        Ok(serde_json::from_slice(&body).unwrap_or_default())
-    }
-
-    /// `bloomery cf`, which reaches all names through the router.
-    fn cf_command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(BLOOMERY);
-        command.arg("cf").args(words).current_dir(self.place("app"));
-        command.env("BLOOMERY_HOME", self.directory.path());
-        command.env("http_proxy", format!("http://127.0.0.1:{ROUTER}"));
-        command.env_remove("no_proxy").env_remove("NO_PROXY").stdin(Stdio::null());
-        command
-    }
-
-    /// What it prints, or everything that it prints when it fails.
-    pub fn cf(&self, words: &[&str]) -> Result<String, String> {
-        told(self.cf_command(words).output().unwrap())
-    }
-
-    pub fn push(&self, app: &str) -> Result<String, String> {
-        self.cf(&["push", app, "-b", "binary_buildpack", "-m", "64M"])
-    }
-
-    pub fn begin_push(&self, app: &str) -> Pushing {
-        let words = ["push", app, "-b", "binary_buildpack", "-m", "64M"];
-        let mut child =
-            self.cf_command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (lines, said) = mpsc::channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let reading = std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let _ = lines.send(line);
-            }
-        });
-        Pushing { child, said, reading }
-    }
-
-    /// Which process an app is, by its own words.
-    pub fn life(&self, app: &str) -> Result<String, String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ROUTER))
-            .map_err(|error| format!("connecting: {error}"))?;
-        life(&mut stream, &format!("{app}.apps.bloomery.test"))
-    }
-
-    /// Waits until an app answers.
-    pub fn answers(&self, app: &str) -> String {
-        eventually("the app answers", || self.life(app))
-    }
-
-    /// The same, at the only instance's own port.
+    /// Which process an app is, by its own words, at the only instance's own port.
     pub fn life_without_router(&self, instances: &BTreeSet<(String, String, u32)>) -> String {
         let (_, _, port) = instances.first().unwrap();
         let port = u16::try_from(*port).unwrap();
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        life(&mut stream, "app").unwrap()
+        life_at(port).unwrap()
     }
 
     /// Guids, states and host ports of all instances, as the BBS has them.
@@ -575,7 +468,7 @@ impl Rig {
             key: self.place("test.key"),
         });
         let address: Address = "https://127.0.0.1:8889".parse().unwrap();
-        let lrps = self.runtime.block_on(async {
+        let lrps = self.user.runtime.block_on(async {
             let bbs = bbs_client::Client::new(address, Some(identity.unwrap())).unwrap();
             bbs.actual_lrps(ActualLRPsRequest::default()).await.unwrap()
         });
@@ -596,7 +489,7 @@ impl Rig {
         let garden =
             Garden::new(GardenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, GARDEN))));
         let owned = Properties::from([("executor:owner".into(), "executor".into())]);
-        self.runtime.block_on(garden.list(&owned)).unwrap().into_iter().collect()
+        self.user.runtime.block_on(garden.list(&owned)).unwrap().into_iter().collect()
     }
 }
 
@@ -622,73 +515,8 @@ impl Drop for Rig {
     }
 }
 
-/// A push under way.
-pub struct Pushing {
-    child: Child,
-    said: mpsc::Receiver<String>,
-    reading: std::thread::JoinHandle<()>,
-}
-
-impl Pushing {
-    /// Waits for a line with this word, or for the end; all lines until then.
-    pub fn until(&self, word: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        let mut all = String::new();
-        while let Ok(line) =
-            self.said.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            all.push_str(&line);
-            all.push('\n');
-            if line.contains(word) {
-                return all;
-            }
-        }
-        panic!("no {word:?}: {all}");
-    }
-
-    /// What else it says, if it succeeds, and everything if it does not.
-    pub fn end(mut self) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => assert!(Instant::now() < deadline, "the push does not end"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        self.reading.join().unwrap();
-        let stdout: String = self.said.try_iter().map(|line| line + "\n").collect();
-        let mut stderr = Vec::new();
-        self.child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
-        told(Output { status, stdout: stdout.into_bytes(), stderr })
-    }
-}
-
-fn told(output: Output) -> Result<String, String> {
-    let out = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() {
-        return Ok(out.into_owned());
-    }
-    Err(format!("{out}{}{}", String::from_utf8_lossy(&output.stderr), output.status))
-}
-
-fn life(stream: &mut TcpStream, host: &str) -> Result<String, String> {
-    let failed = |error: std::io::Error| error.to_string();
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    write!(stream, "GET /life HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
-        .map_err(failed)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(failed)?;
-    let life = answer.trim().rsplit('\n').next().unwrap_or_default();
-    if answer.starts_with("HTTP/1.1 200") && life.len() == 36 {
-        Ok(life.to_owned())
-    } else {
-        Err(answer)
-    }
-}
-
 /// SIGTERM; nothing if it does not end.
-fn terminate(child: &mut Child) -> Option<ExitStatus> {
+pub fn terminate(child: &mut Child) -> Option<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw)?;
     kill_process(pid, Signal::TERM).ok()?;
     let deadline = Instant::now() + PATIENCE;
@@ -703,12 +531,12 @@ fn terminate(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
-fn succeed(output: Output) {
+pub fn succeed(output: Output) {
     assert!(output.status.success(), "{output:?}");
 }
 
 /// A root file system: busybox, and this machine's bash with what it needs.
-fn image(root: &Path) {
+pub fn image(root: &Path) {
     rootfs::busybox::build(root, &rootfs::busybox::find().unwrap()).unwrap();
     let needs = Command::new("ldd").arg("/bin/bash").output().unwrap();
     let needs = String::from_utf8(needs.stdout).unwrap();
