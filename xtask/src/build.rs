@@ -17,13 +17,14 @@ pub fn workspace() -> PathBuf {
 
 /// Builds the binary as the calling user and answers its path.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    run(Command::new("cargo").current_dir(workspace()).args(["build", "--package", "bloomery"]))?;
+    let arguments = ["build", "--release", "--package", "bloomery"];
+    run(Command::new("cargo").current_dir(workspace()).args(arguments))?;
     Ok(built())
 }
 
 /// Where the binary is once it has been built.
 pub fn built() -> PathBuf {
-    target().join(TARGET).join("debug/bloomery")
+    target().join(TARGET).join("release/bloomery")
 }
 
 /// Where cargo builds.
