@@ -18,12 +18,8 @@ pub(crate) const OF_PROCESSES: Duration = Duration::from_secs(600);
 
 /// One call's patience with a Garden that is away.
 ///
-/// ```text
-/// loop { match call().await { Ok(value) => break value, Err(error) => absence.bear(error).await? } }
-/// ```
-///
 /// A call whose connection broke may have been carried out: it is for the caller to know whether it
-/// may be repeated.
+/// may be repeated ([`Self::answer`]) or what else is to be done first ([`Self::bear`]).
 #[derive(Debug)]
 pub(crate) struct Absence<'a> {
     handle: &'a str,
@@ -42,6 +38,19 @@ impl<'a> Absence<'a> {
     /// The same, which ends when `stop` is cancelled.
     pub(crate) fn until(self, stop: &'a CancellationToken) -> Self {
         Self { stop: Some(stop), ..self }
+    }
+
+    /// What Garden answers to a call that may be repeated.
+    pub(crate) async fn answer<T, F>(mut self, mut call: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            match call().await {
+                Err(error) => self.bear(error).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// Returns when it is time to try again; at once with the error if that says that Garden has

@@ -473,15 +473,11 @@ impl Executor {
 impl Inner {
     /// Has Garden destroy a container; one that it does not know, or destroys already, is no error.
     async fn destroy(&self, guid: &str) -> Result<(), GardenError> {
-        let mut absence = Absence::new(guid, absence::OF_CALLS);
-        loop {
-            match self.garden.destroy(guid).await {
-                Ok(()) | Err(GardenError::ContainerNotFound(_)) => return Ok(()),
-                Err(error) if error.to_string().contains("already being destroyed") => {
-                    return Ok(());
-                }
-                Err(error) => absence.bear(error).await?,
-            }
+        let absence = Absence::new(guid, absence::OF_CALLS);
+        match absence.answer(|| self.garden.destroy(guid)).await {
+            Err(GardenError::ContainerNotFound(_)) => Ok(()),
+            Err(error) if error.to_string().contains("already being destroyed") => Ok(()),
+            destroyed => destroyed,
         }
     }
 

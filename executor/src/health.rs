@@ -352,14 +352,11 @@ impl Health<'_> {
             let status = process.wait().await?;
             Ok::<_, bloomery_garden::client::Error>((status, said))
         };
-        let mut absence = Absence::new(&self.steps.handle, absence::OF_CALLS);
-        loop {
-            match run().await {
-                Ok((0, _)) => return Ok(()),
-                Ok((_, said)) => return Err(String::from_utf8_lossy(&said).trim().to_owned()),
-                // That Garden is away says nothing of the app.
-                Err(error) => absence.bear(error).await.map_err(|error| error.to_string())?,
-            }
+        // That Garden is away says nothing of the app.
+        match Absence::new(&self.steps.handle, absence::OF_CALLS).answer(run).await {
+            Ok((0, _)) => Ok(()),
+            Ok((_, said)) => Err(String::from_utf8_lossy(&said).trim().to_owned()),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

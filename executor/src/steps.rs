@@ -321,13 +321,11 @@ impl Steps {
             }
             serde_json::to_string(&*progress).expect("texts are always JSON")
         };
-        let mut absence = Absence::new(&self.handle, absence::OF_CALLS);
-        while let Err(error) = self.garden.set_property(&self.handle, PROGRESS, &json).await {
-            if let Err(error) = absence.bear(error).await {
-                let error = chain(&error);
-                tracing::debug!(handle = self.handle, error, "a step's progress is not recorded");
-                return;
-            }
+        let recorded = Absence::new(&self.handle, absence::OF_CALLS)
+            .answer(|| self.garden.set_property(&self.handle, PROGRESS, &json));
+        if let Err(error) = recorded.await {
+            let error = chain(&error);
+            tracing::debug!(handle = self.handle, error, "a step's progress is not recorded");
         }
     }
 }

@@ -83,16 +83,10 @@ impl Executor {
     }
 
     async fn told(&self, handle: &str) -> Result<(Properties, ContainerInfo), GardenError> {
-        let mut absence = Absence::new(handle, absence::OF_CALLS);
-        loop {
-            let told = async {
-                let properties = self.0.garden.properties(handle).await?;
-                Ok((properties, self.0.garden.info(handle).await?))
-            };
-            match told.await {
-                Err(error) => absence.bear(error).await?,
-                told => return told,
-            }
-        }
+        let told = || async {
+            let properties = self.0.garden.properties(handle).await?;
+            Ok((properties, self.0.garden.info(handle).await?))
+        };
+        Absence::new(handle, absence::OF_CALLS).answer(told).await
     }
 }

@@ -124,17 +124,8 @@ impl Executor {
     /// Runs something in a container of its own, as an app would.
     async fn check_garden(&self) {
         let Some(rootfs) = &self.0.config.garden_check_rootfs else {
-            let mut absence = Absence::new("", CHECK_PATIENCE);
-            let pinged = loop {
-                match self.0.garden.ping().await {
-                    Err(error) => match absence.bear(error).await {
-                        Ok(()) => {}
-                        Err(error) => break Err(chain(&error)),
-                    },
-                    Ok(()) => break Ok(()),
-                }
-            };
-            drop(self.0.garden_health.send_replace(pinged));
+            let pinged = Absence::new("", CHECK_PATIENCE).answer(|| self.0.garden.ping()).await;
+            drop(self.0.garden_health.send_replace(pinged.map_err(|error| chain(&error))));
             return;
         };
         const ATTEMPTS: u32 = 3;

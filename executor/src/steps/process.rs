@@ -209,17 +209,12 @@ impl Steps {
     }
 
     async fn ran_out_of_memory(&self) -> bool {
-        let mut absence = Absence::new(&self.handle, absence::OF_CALLS);
-        let info = loop {
-            match self.garden.info(&self.handle).await {
-                Ok(info) => break info,
-                Err(error) => match absence.bear(error).await {
-                    Ok(()) => {}
-                    Err(_) => return false,
-                },
-            }
-        };
-        info.events.iter().any(|event| event.to_lowercase().contains("out of memory"))
+        let info = Absence::new(&self.handle, absence::OF_CALLS)
+            .answer(|| self.garden.info(&self.handle))
+            .await;
+        info.is_ok_and(|info| {
+            info.events.iter().any(|event| event.to_lowercase().contains("out of memory"))
+        })
     }
 }
 
