@@ -171,11 +171,9 @@ impl Reader {
                 _ => self.fault(format!("Process {index}: Type must be a string")),
             }
         }
-        match app.processes.iter().find(|process| process.kind == "web") {
-            // Among the processes it is what they say, and nothing of what stands beside them.
-            Some(_) => {}
-            None if web.is_empty() => {}
-            None => app.processes.push(web),
+        // Among the processes it is what they say, and nothing of what stands beside them.
+        if !web.is_empty() && !app.processes.iter().any(|process| process.kind == "web") {
+            app.processes.push(web);
         }
         app.env = self.env(&value["env"]);
         app.routes = self.routes(value);
