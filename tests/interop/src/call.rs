@@ -209,7 +209,7 @@ impl Program {
             }
             "NetOut" => done(client.net_out(handle, &parsed(&args["rule"])?).await?),
             "BulkNetOut" => {
-                let rules: Vec<_> = parsed(&args["rules"])?;
+                let rules = parsed::<Option<Vec<_>>>(&args["rules"])?.unwrap_or_default();
                 done(client.bulk_net_out(handle, &rules).await?)
             }
             "StreamIn" => {
