@@ -146,7 +146,15 @@ fn static_files_become_a_droplet_that_serves_them() {
     let page = server.get("/", "");
     assert!(page.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html"), "{page}");
     assert!(page.ends_with("<h1>hello</h1>"), "{page}");
-    assert!(server.get("/css", "").contains("Location: /css/\r\n"));
+    for (target, place) in
+        [("/css", "/css/"), ("//css?v=1", "/css/?v=1"), ("http://app.example.com/css", "/css/")]
+    {
+        let answer = server.get(target, "");
+        assert!(answer.contains(&format!("Location: {place}\r\n")), "{target}: {answer}");
+    }
+    for target in ["http://app.example.com", "HTTP://app.example.com/?x=y://z", "//", "/?a"] {
+        assert!(server.get(target, "").ends_with("<h1>hello</h1>"), "{target}");
+    }
     assert!(server.get("/css/site.css?v=1", "").contains("Content-Type: text/css"));
     assert!(server.get("/css/site.css", "Range: bytes=0-1\r\n").ends_with("\r\n\r\nh1"));
     for hidden in ["/out", "/../secret.txt", "/%2e%2e/secret.txt", "/nothing", "/css/"] {

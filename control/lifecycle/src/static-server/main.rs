@@ -215,19 +215,35 @@ fn answer(request: &Request, root: &Path) -> Answer {
             return refusal;
         }
     }
-    let path = request.target.split(['?', '#']).next().unwrap_or_default();
+    let (path, query) = split_target(&request.target);
     let Some(relative) = decode(path) else { return Answer::text("400 Bad Request") };
     let Some(mut found) = inside(root, &relative) else { return missing(root) };
     if found.is_dir() {
         if !path.ends_with('/') {
             let mut redirect = Answer::text("301 Moved Permanently");
-            redirect.headers.push(("Location", format!("{path}/")));
+            // Of two slashes in front the second would begin another server's name.
+            let path = path.trim_start_matches('/');
+            redirect.headers.push(("Location", format!("/{path}/{query}")));
             return redirect;
         }
         let Some(index) = inside(root, &relative.join("index.html")) else { return missing(root) };
         found = index;
     }
     file(&found, request).unwrap_or_else(|| missing(root))
+}
+
+/// Path and query, which begins with its `?`, of a request's target. A router passes on the absolute
+/// form (RFC 9112, 3.2.2), which clients of a proxy send.
+fn split_target(target: &str) -> (&str, &str) {
+    let target = target.split('#').next().unwrap_or_default();
+    let (place, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let path = match place.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            rest.find('/').map_or("/", |at| &rest[at..])
+        }
+        _ => place,
+    };
+    (path, query)
 }
 
 /// The app's own page for what is not there, or ours.
