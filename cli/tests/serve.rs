@@ -101,6 +101,13 @@ impl Site {
     fn clean_up(&self) -> Output {
         self.command("cleanup", &[]).output().unwrap()
     }
+
+    /// Whether a command in the container `c` succeeds.
+    fn runs_in_c(&self, command: &[&str]) -> bool {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_bloomery"));
+        run.args(["ctl", "run", "--no-stdin", "--socket"]).arg(self.place("garden.sock"));
+        run.arg("c").args(command).output().unwrap().status.success()
+    }
 }
 
 /// A server that runs.
@@ -572,19 +579,35 @@ fn a_second_depot_of_one_tag_is_refused_for_as_long_as_the_first_has_containers(
         assert!(said.contains(&way), "{said}");
     }
     let mut again = site.serve(&[]);
-    let found = Command::new(env!("CARGO_BIN_EXE_bloomery"))
-        .args(["ctl", "run", "--no-stdin", "--socket"])
-        .arg(site.place("garden.sock"))
-        .args(["c", "pidof", "sleep"])
-        .output()
-        .unwrap();
-    assert!(found.status.success(), "the first one's process runs on");
+    assert!(site.runs_in_c(&["pidof", "sleep"]), "the first one's process runs on");
     assert!(again.ask("DELETE", "/containers/c", "").starts_with("HTTP/1.1 200"));
     again.end("-TERM");
     // Nothing is the first one's any more.
     let mut second = other.serve(&[]);
     second.end("-TERM");
     assert!(other.clean_up().status.success());
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
+fn places_of_one_daemon_are_different_directories() {
+    let site = Site::new();
+    for place in ["depot", "store"] {
+        std::fs::create_dir(site.place(place)).unwrap();
+    }
+    std::os::unix::fs::symlink(site.place("store"), site.place("link")).unwrap();
+    for (flag, place, pair) in [
+        ("--keeper-dir", "store", "--keeper-dir and --store"),
+        ("--depot", "link/.", "--depot and --store"),
+        ("--keeper-dir", "depot/../depot", "--depot and --keeper-dir"),
+    ] {
+        for verb in ["serve", "cleanup"] {
+            let refused = site.command_but(verb, flag, site.place(place)).output().unwrap();
+            let said = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("{pair} are one directory")), "{said}");
+        }
+    }
     assert!(site.clean_up().status.success());
 }
 
@@ -612,13 +635,7 @@ fn a_keeper_and_a_store_are_one_depots_for_as_long_as_it_has_containers() {
     first.end("-KILL");
     refused("belongs to containers of a Garden");
     let mut again = site.serve(&[]);
-    let run = Command::new(env!("CARGO_BIN_EXE_bloomery"))
-        .args(["ctl", "run", "--no-stdin", "--socket"])
-        .arg(site.place("garden.sock"))
-        .args(["c", "touch", "/written"])
-        .status()
-        .unwrap();
-    assert!(run.success());
+    assert!(site.runs_in_c(&["touch", "/written"]));
     again.end("-TERM");
     assert!(site.clean_up().status.success());
     for (flag, place) in shared {

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -105,6 +106,27 @@ impl Claim {
         }
         Ok(())
     }
+}
+
+/// Makes the directories that flags name, and makes sure that no two of them are one: what a start
+/// locks in one of them it would wait for in the other.
+pub fn apart(directories: [(&'static str, &Path); 3]) -> Result<(), Error> {
+    let mut known: Vec<(&str, (u64, u64))> = Vec::with_capacity(directories.len());
+    for (flag, directory) in directories {
+        let metadata =
+            fs::create_dir_all(directory).and_then(|()| fs::metadata(directory)).map_err(
+                |error| Error::because(format!("cannot make {}", directory.display()), &error),
+            )?;
+        let identity = (metadata.dev(), metadata.ino());
+        if let Some((other, _)) = known.iter().find(|(_, known)| *known == identity) {
+            return Err(Error::Plain(format!(
+                "{other} and {flag} are one directory, {}: each needs its own",
+                directory.display()
+            )));
+        }
+        known.push((flag, identity));
+    }
+    Ok(())
 }
 
 /// Whose a directory is. What cannot be read was not written by a Garden to its end.

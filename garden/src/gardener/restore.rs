@@ -17,7 +17,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 
 use super::{GRACE_TIME, Gardener};
-use crate::claim::{Claim, PATIENCE};
+use crate::claim::{self, Claim, PATIENCE};
 use crate::config::Config;
 use crate::container::{Body, Container, Init};
 use crate::depot::{Depot, ExitRecord, Phase, Record};
@@ -37,6 +37,11 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 impl Gardener {
     /// Starts a Garden: takes over the containers of an earlier one, and removes what is nobody's.
     pub fn start(config: Config, runtime: Handle) -> Result<Arc<Self>, Error> {
+        claim::apart([
+            ("--depot", &config.depot),
+            ("--keeper-dir", &config.run),
+            ("--store", &config.store),
+        ])?;
         let depot = Depot::open(&config.depot)
             .map_err(|error| Error::because("cannot open the depot", &error))?;
         let exits = Arc::new(Exits::default());
