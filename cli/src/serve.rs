@@ -85,6 +85,9 @@ pub struct Flags {
     /// Set no_new_privs in unprivileged containers.
     #[arg(long, help_heading = "Containers")]
     no_new_privileges: bool,
+    /// AppArmor profile of processes in unprivileged containers; it has to be loaded.
+    #[arg(long, value_name = "PROFILE", help_heading = "Containers")]
+    apparmor: Option<String>,
     /// Parked containers kept ready.
     #[arg(long, value_name = "NUMBER", default_value_t = 8, help_heading = "Containers")]
     pool_size: usize,
@@ -209,6 +212,7 @@ impl Flags {
             cpu_entitlement_per_share: self.cpu_entitlement_per_share.filter(|share| *share != 0.0),
             network_metrics: self.enable_container_network_metrics,
             no_new_privileges: self.no_new_privileges,
+            apparmor: self.apparmor.filter(|profile| !profile.is_empty()),
             pool: self.pool_size,
             shift_by_copy: false,
             own_program: "/proc/self/exe".into(),

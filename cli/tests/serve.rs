@@ -361,7 +361,6 @@ fn flags_that_would_change_what_containers_get_are_errors() {
         ("--image-plugin=/bin/grootfs", "no image plugin is run"),
         ("--privileged-image-plugin=/bin/grootfs", "no image plugin is run"),
         ("--network-plugin=/bin/silk", "no network plugin is run"),
-        ("--apparmor=garden-default", "AppArmor profiles are not applied yet"),
         ("--uid-map-start=100000", "the highest id"),
         ("--gid-map-length=65536", "the highest id"),
         ("--enable-cpu-throttling", "not slowed down"),

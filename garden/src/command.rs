@@ -23,6 +23,8 @@ pub struct Surroundings<'a> {
     pub seccomp: Option<&'a Filter>,
     /// Set no_new_privs.
     pub no_new_privileges: bool,
+    /// The name of an AppArmor profile; unprivileged containers only.
+    pub apparmor: Option<&'a str>,
 }
 
 fn c_text(what: &str, text: &str) -> Result<CString, Error> {
@@ -53,6 +55,9 @@ pub fn plan(spec: &ProcessSpec, around: &Surroundings<'_>) -> Result<Plan, Error
     plan.capabilities(around.bounds.root, around.bounds.others);
     if around.no_new_privileges {
         plan.mark(tag::NO_NEW_PRIVILEGES);
+    }
+    if let Some(profile) = around.apparmor {
+        plan.text(tag::APPARMOR, &c_text("the AppArmor profile", profile)?);
     }
     if let Some(filter) = around.seccomp {
         plan.seccomp(&filter.bytes());
@@ -162,6 +167,9 @@ pub fn explain(failure: &Failure, spec: &ProcessSpec) -> Error {
         Step::Namespaces => {
             Error::Plain(format!("cannot join the container's namespaces: {reason}"))
         }
+        Step::AppArmor => {
+            Error::Plain(format!("cannot change to the server's AppArmor profile: {reason}"))
+        }
         Step::Cgroup => Error::Plain(format!("cannot join the container's cgroups: {reason}")),
         step => Error::Plain(format!("cannot start the process: {step:?}: {reason}")),
     }
@@ -184,6 +192,7 @@ mod tests {
             bounds: crate::identity::bounds(false, 0),
             seccomp: None,
             no_new_privileges: false,
+            apparmor: None,
         };
         let shell = || ProcessSpec { path: "/bin/sh".into(), ..ProcessSpec::default() };
         let bad = || "a\0b".to_owned();

@@ -82,6 +82,8 @@ pub struct Config {
     pub network_metrics: bool,
     /// Set no_new_privs for unprivileged containers' processes.
     pub no_new_privileges: bool,
+    /// The AppArmor profile of unprivileged containers' processes; it has to be loaded.
+    pub apparmor: Option<String>,
     /// Parked containers kept ready.
     pub pool: usize,
     /// Copy images for unprivileged containers, as on a file system without idmapped mounts, instead
@@ -131,6 +133,7 @@ impl Default for Config {
             cpu_entitlement_per_share: None,
             network_metrics: false,
             no_new_privileges: false,
+            apparmor: None,
             pool: 8,
             shift_by_copy: false,
             own_program: "/proc/self/exe".into(),

@@ -343,6 +343,7 @@ impl Gardener {
             bounds: identity::bounds(privileged, self.own_bounds),
             seccomp: (!privileged).then_some(&self.seccomp),
             no_new_privileges: self.config.no_new_privileges && !privileged,
+            apparmor: self.config.apparmor.as_deref().filter(|_| !privileged),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apparmor;
 pub mod bundle;
 mod claim;
 pub mod client;

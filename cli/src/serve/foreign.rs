@@ -23,7 +23,7 @@ const FIXED_IDS: &str =
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 52] = [
+const FLAGS: [Foreign; 51] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),
@@ -60,10 +60,6 @@ const FLAGS: [Foreign; 52] = [
     Refused("image-plugin", NO_PLUGINS),
     Refused("privileged-image-plugin", NO_PLUGINS),
     Refused("network-plugin", "containers have the built-in network; no network plugin is run"),
-    Refused(
-        "apparmor",
-        "AppArmor profiles are not applied yet; without this flag containers run unconfined",
-    ),
     Refused("uid-map-start", FIXED_IDS),
     Refused("uid-map-length", FIXED_IDS),
     Refused("gid-map-start", FIXED_IDS),

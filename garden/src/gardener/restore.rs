@@ -17,6 +17,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 
 use super::{GRACE_TIME, Gardener};
+use crate::apparmor;
 use crate::claim::{self, Claim, PATIENCE};
 use crate::config::Config;
 use crate::container::{Body, Container, Init};
@@ -42,6 +43,9 @@ impl Gardener {
             ("--keeper-dir", &config.run),
             ("--store", &config.store),
         ])?;
+        if let Some(profile) = &config.apparmor {
+            apparmor::require(profile)?;
+        }
         let depot = Depot::open(&config.depot)
             .map_err(|error| Error::because("cannot open the depot", &error))?;
         let exits = Arc::new(Exits::default());

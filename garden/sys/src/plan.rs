@@ -29,7 +29,7 @@ impl Plan {
         self
     }
 
-    /// A record of one text (PROGRAM, ARGUMENT, ENVIRONMENT, DIRECTORY, USER, MASK, HOSTNAME,
+    /// A record of one text (PROGRAM, ARGUMENT, ENVIRONMENT, DIRECTORY, USER, APPARMOR, MASK, HOSTNAME,
     /// MAKE_DIRECTORY, MAKE_FILE, READ_ONLY).
     pub fn text(&mut self, tag: u32, text: &CString) -> &mut Self {
         self.record(tag, text.as_bytes_with_nul())

@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 
 use crate::cache;
 use crate::host::call;
+use crate::package;
 
 /// A kernel that test machines can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,39 +53,18 @@ impl Kernel {
     }
 
     fn download(self, home: &Path) -> anyhow::Result<()> {
-        let package = match self.package()? {
-            Some(package) => package,
-            // A machine that never asked for the package lists, as a fresh container image.
-            None => {
-                call("apt-get", ["update", "-qq"], Path::new("/"))?;
-                let package = self.package()?;
-                package.context("the package sources of this machine do not have it")?
-            }
-        };
-        let kernels = home.parent().context("a kernel's home is below the cache")?;
-        // On success the directory gets its name in one step; a failure leaves nothing.
-        let partial = tempfile::Builder::new().prefix("partial-").tempdir_in(kernels)?;
-        eprintln!("machine: downloading {package}");
-        call("apt-get", ["download", "-qq", &package], partial.path())?;
-        let mut files = fs::read_dir(partial.path())?;
-        let file = files.next().context("apt-get download left no file")??.path();
-        call("dpkg-deb", [OsStr::new("-x"), file.as_os_str(), OsStr::new(".")], partial.path())?;
-        fs::remove_file(file)?;
+        let package = package::find(self.meta_package(), || self.package())?;
         // Modules of newer kernels are compressed; once is enough to unpack them.
         let unpack = r#"find lib/modules -name '*.ko.xz' -exec "$0" unxz {} +"#;
         let busybox = rootfs::busybox::find()?;
-        call("sh", [OsStr::new("-c"), unpack.as_ref(), busybox.as_os_str()], partial.path())?;
-        cache::keep(partial.path(), home)
+        package::unpack(&package, home, |files| {
+            call("sh", [OsStr::new("-c"), unpack.as_ref(), busybox.as_os_str()], files).map(drop)
+        })
     }
 
-    /// The package that the meta package of this line depends on. `apt-get download` takes what
-    /// it is given as a pattern, so the whole name is needed.
+    /// The package that the meta package of this line depends on.
     fn package(self) -> anyhow::Result<Option<String>> {
-        let output = Command::new("apt-cache")
-            .args(["show", "--no-all-versions", self.meta_package()])
-            .output()
-            .context("cannot start apt-cache: test machines run Debian's kernels")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = package::described(self.meta_package())?;
         let depends = text.lines().find_map(|line| line.strip_prefix("Depends: "));
         Ok(depends.and_then(|names| {
             let mut names = names.split(',').filter_map(|name| name.split_whitespace().next());

@@ -250,3 +250,70 @@ fn after_a_loss_of_power_nothing_of_the_old_containers_is_left() {
         assert_eq!(cell.told(depot), "", "{kernel}");
     }
 }
+
+/// A policy as the kernel takes it.
+fn compiled(profile: &str) -> Vec<u8> {
+    let package = machine::unpacked("apparmor").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), profile).unwrap();
+    // Neither this machine's kernel nor its settings decide: the features of 3.0, which Debian pins.
+    let parser = std::process::Command::new(package.join("sbin/apparmor_parser"))
+        .args(["--config-file=/dev/null", "-Q", "-K", "-S", "-M"])
+        .arg(package.join("etc/apparmor.d/abi/3.0"))
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert!(parser.status.success(), "{}", String::from_utf8_lossy(&parser.stderr));
+    parser.stdout
+}
+
+#[test]
+fn processes_of_unprivileged_containers_run_under_the_chosen_profile_of_apparmor() {
+    const PROFILE: &str = include_str!("../../../garden/apparmor/garden-default");
+    const POLICY: &str = "/sys/kernel/security/apparmor";
+    let stricter = PROFILE
+        .replace("garden-default", "stricter")
+        .replace("  deny mount,\n", "  deny mount,\n  deny /root/secret rw,\n");
+    let policies = [compiled(PROFILE), compiled(&stricter)].concat();
+    for kernel in Kernel::ALL {
+        let mut cell = Cell::on(kernel, "apparmor");
+        cell.told(&format!("[ -d {POLICY} ] || mount -t securityfs none /sys/kernel/security"));
+        let refused = |cell: &Cell, profile: &str| {
+            let start = format!("{PROGRAM} garden serve --apparmor {profile} 2>&1");
+            let outcome = cell.machine.sh(&start).unwrap();
+            assert_eq!(outcome.status, 1, "{kernel}: {outcome}");
+            assert!(outcome.output.contains("this profile is not loaded"), "{kernel}: {outcome}");
+        };
+        refused(&cell, "garden-default");
+        cell.machine.put_bytes(&policies, "/run/policies", 0o600).unwrap();
+        cell.told(&format!("cat /run/policies >{POLICY}/.replace"));
+
+        cell.start("--apparmor garden-default");
+        cell.ctl("create --handle box");
+        cell.ctl("create --handle privileged --privileged");
+        let label = |cell: &Cell, handle: &str| {
+            let read = "cat /proc/self/attr/apparmor/current";
+            cell.ctl(&format!("run --no-stdin {handle} -- sh -c '{read}; sh -c \"{read}\"'"))
+        };
+        assert_eq!(label(&cell, "box"), "garden-default (enforce)\n".repeat(2), "{kernel}");
+        assert_eq!(label(&cell, "privileged"), "unconfined\n".repeat(2), "{kernel}");
+        // What processes do all day they still do, signals from outside among it.
+        cell.ctl(
+            "run --no-stdin box -- sh -c 'set -e; echo 1 >/proc/self/oom_score_adj; \
+             echo x >/root/secret; cat /root/secret; nc -l -p 80 & kill -9 $!; ! wait $!'",
+        );
+        cell.ctl("run -d --id long box -- seq inf");
+        cell.ctl("stop --kill box");
+
+        cell.stop();
+        cell.start("--apparmor stricter");
+        assert_eq!(label(&cell, "box"), "stricter (enforce)\n".repeat(2), "{kernel}");
+        let script = format!("{PROGRAM} ctl run --no-stdin box -- cat /root/secret 2>&1");
+        let denied = cell.machine.sh(&script).unwrap();
+        assert_eq!(denied.status, 1, "{kernel}: {denied}");
+        assert!(denied.output.contains("Permission denied"), "{kernel}: {denied}");
+        cell.stop();
+        cell.told(&format!("printf stricter >{POLICY}/.remove"));
+        refused(&cell, "stricter");
+    }
+}

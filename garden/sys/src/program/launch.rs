@@ -82,6 +82,9 @@ fn start(launch: &Launch<'_>, slot: &Slot) -> Result<core::convert::Infallible, 
     for record in plan.filter(|record| record.tag == tag::RLIMIT) {
         set_rlimit(&record)?;
     }
+    if let Some(profile) = plan.first(tag::APPARMOR) {
+        profile.text().and_then(confine_at_exec).map_err(at(Step::AppArmor))?;
+    }
     enter(launch.privileged).map_err(at(Step::Namespaces))?;
     raw::umask(0o022);
 
@@ -145,6 +148,18 @@ fn set_rlimit(record: &Record<'_>) -> Result<(), Failure> {
         errno,
         detail: resource,
     })
+}
+
+/// Has execve(2) change to an AppArmor profile (apparmor.7, `attr/apparmor/exec`). By the host's /proc,
+/// before the container is joined: whoever is led to another file by one of its own runs unconfined
+/// (CVE-2025-52881). The kernel keeps the choice until the exec, across changes of credentials.
+fn confine_at_exec(profile: &CStr) -> Answer<()> {
+    let mut text = [0; 512];
+    let request = text_in(&mut text, &[b"exec ", profile.to_bytes()])?.to_bytes();
+    let file = raw::open(raw::AT_FDCWD, c"/proc/self/attr/apparmor/exec", raw::flag::WRONLY, 0)?;
+    let written = raw::write(file, request);
+    raw::close(file);
+    if written? == request.len() { Ok(()) } else { Err(Errno::EPROTO) }
 }
 
 /// Joins the container and becomes its root. A process that has not yet been in the container's

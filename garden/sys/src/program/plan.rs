@@ -31,6 +31,8 @@ pub mod tag {
     pub const NO_NEW_PRIVILEGES: u32 = 9;
     /// No content: leave the working directory alone when it is missing instead of making it.
     pub const KEEP_DIRECTORY: u32 = 10;
+    /// Text: the AppArmor profile that the program runs under.
+    pub const APPARMOR: u32 = 11;
 
     /// u32 descriptor index, u32 kind (0 directory, 1 file), text: attach a detached mount at the
     /// path below the new root; the path `/` is the new root itself.

@@ -166,12 +166,14 @@ pub enum Step {
     Root = 16,
     /// Process 1: naming the host.
     Hostname = 17,
+    /// Choosing the AppArmor profile.
+    AppArmor = 18,
 }
 
 impl Step {
     /// The step of a number in a result record.
     pub fn from_word(word: u32) -> Option<Self> {
-        const ALL: [Step; 17] = [
+        const ALL: [Step; 18] = [
             Step::Descriptors,
             Step::Cgroup,
             Step::Plan,
@@ -189,6 +191,7 @@ impl Step {
             Step::Mount,
             Step::Root,
             Step::Hostname,
+            Step::AppArmor,
         ];
         ALL.into_iter().find(|step| *step as u32 == word)
     }
