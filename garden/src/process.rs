@@ -130,8 +130,11 @@ pub trait Upkeep: Send + Sync {
 /// One stream's listeners.
 #[derive(Debug, Default)]
 struct Fan {
-    /// Before the first client, or once there has been one.
+    /// What the first client will get; none once there has been one.
     early: Option<VecDeque<u8>>,
+    /// Until when a first client is expected. The process waits for it, so that who has started it
+    /// and is slow to listen loses nothing.
+    expected_until: Option<Instant>,
     clients: Vec<Client>,
     ended: bool,
     /// Nothing more is read: it is the next daemon's.
@@ -238,14 +241,21 @@ impl Client {
 
 impl Fan {
     fn new(early: Vec<u8>) -> Self {
-        Self { early: Some(early.into()), ..Self::default() }
+        Self {
+            early: Some(early.into()),
+            expected_until: Some(Instant::now() + ASK_PATIENCE),
+            ..Self::default()
+        }
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    fn put(&mut self, bytes: &[u8], now: Instant) {
         if let Some(early) = &mut self.early {
             early.extend(bytes);
-            let excess = early.len().saturating_sub(MOST_EARLY);
-            early.drain(..excess);
+            // What an ended process still had in its pipe may be more.
+            if self.expected_until.is_none_or(|until| until <= now) {
+                let excess = early.len().saturating_sub(MOST_EARLY);
+                early.drain(..excess);
+            }
             return;
         }
         let piece: Arc<[u8]> = bytes.into();
@@ -262,6 +272,10 @@ impl Fan {
     fn waits_until(&mut self, now: Instant) -> Option<Instant> {
         if self.held {
             return None;
+        }
+        if let Some(early) = &self.early {
+            let full = early.len() + MOST_BYTES > MOST_EARLY;
+            return self.expected_until.filter(|until| full && *until > now);
         }
         self.clients.iter_mut().filter_map(|client| client.waited_for_until(now)).min()
     }
@@ -284,6 +298,7 @@ impl Fan {
             dropped: 0,
         };
         if let Some(early) = self.early.take() {
+            self.room.notify_one();
             for chunk in Vec::from(early).chunks(MOST_BYTES) {
                 client.put(&chunk.into());
             }
@@ -443,6 +458,7 @@ impl Process {
         self.fans.each_ref().map(|fan| {
             let mut fan = lock(fan);
             fan.held = true;
+            fan.room.notify_one();
             fan.early.take().unwrap_or_default().into()
         })
     }
@@ -549,7 +565,7 @@ impl Process {
             return Ok(0);
         }
         let length = rustix::io::read(source.as_fd(), &mut *buffer)?;
-        fan.put(&buffer[..length]);
+        fan.put(&buffer[..length], Instant::now());
         Ok(length)
     }
 
@@ -744,7 +760,7 @@ mod tests {
             while let Some(until) = fan.waits_until(now) {
                 now = until;
             }
-            fan.put(&[b'x'; MOST_BYTES]);
+            fan.put(&[b'x'; MOST_BYTES], now);
         }
         now
     }
@@ -774,7 +790,7 @@ mod tests {
         assert_eq!(idle.pieces.len(), ROOM, "room that is made is used");
         assert_eq!(fan.clients[0].dropped, (ROOM + 2) * MOST_BYTES);
         drop((idle, busy));
-        fan.put(b"x");
+        fan.put(b"x", now);
         assert!(fan.clients.is_empty());
         assert_eq!(fan.end(), (ROOM + 2) * MOST_BYTES, "what is lost is told");
     }
@@ -798,15 +814,33 @@ mod tests {
             now += READ_PATIENCE / 8;
             drop(slow.pieces.try_recv().unwrap());
             assert_eq!(fan.waits_until(now), None);
-            fan.put(&[b'x'; MOST_BYTES]);
+            fan.put(&[b'x'; MOST_BYTES], now);
         }
         assert_eq!(fan.end(), 0);
     }
 
     #[test]
+    fn the_first_client_is_waited_for_and_then_the_newest_is_kept() {
+        let mut fan = Fan::new(Vec::new());
+        let until = fan.expected_until.unwrap();
+        let begun = until - ASK_PATIENCE;
+        let pieces = MOST_EARLY / MOST_BYTES;
+        assert_eq!(fill(&mut fan, begun, pieces), begun);
+        assert_eq!(fan.waits_until(begun), Some(until));
+        // The rest of what an ended process wrote.
+        fan.put(&[b'y'; MOST_BYTES], begun);
+        assert_eq!(fan.early.as_ref().unwrap().len(), MOST_EARLY + MOST_BYTES);
+        assert_eq!(fill(&mut fan, begun, 1), until);
+        assert_eq!(fan.early.as_ref().unwrap().len(), MOST_EARLY);
+        let first = fan.join();
+        assert_eq!(first.pieces.len(), pieces);
+        assert_eq!(fan.waits_until(until), None);
+    }
+
+    #[test]
     fn the_first_client_alone_gets_what_was_written_before() {
         let mut fan = Fan::new(b"old".to_vec());
-        fan.put(b" new");
+        fan.put(b" new", Instant::now());
         let (mut first, mut second) = (fan.join(), fan.join());
         fan.end();
         assert_eq!(&*first.pieces.try_recv().unwrap(), b"old new");

@@ -31,6 +31,21 @@ fn refusal(plot: &Plot, handle: &str, spec: &ProcessSpec) -> Error {
 }
 
 #[test]
+fn what_a_process_writes_before_its_client_listens_is_not_lost() {
+    let plot = Plot::new();
+    plot.create("quick");
+    let script = "i=0; while [ $i -lt 60 ]; do head -c 16384 /dev/zero; \
+                  i=$((i+1)); echo $i >/root/progress; done; exit 3";
+    let process = plot.garden().run("quick", &shell(script)).unwrap();
+    let progress = plot.volume("quick").join("upper/root/progress");
+    let pieces = || fs::read_to_string(&progress).ok()?.trim().parse::<u32>().ok();
+    // As much as is kept for somebody who comes later.
+    wait_until("the process has written", || pieces().is_some_and(|pieces| pieces >= 16));
+    let (exit, output, _) = plot.attach(process).end();
+    assert_eq!((exit, output.len()), (Exit::Status(3), 60 * 16384));
+}
+
+#[test]
 fn users_are_the_images_by_name_or_number_with_or_without_a_group() {
     let plot = Plot::new();
     let image = image(&plot);
