@@ -195,7 +195,8 @@ impl Maker {
         self.stray_slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave_slot(&self, number: u32) {
+    /// Leaves a slot to be removed later.
+    pub fn leave_slot(&self, number: u32) {
         self.strays().insert(number);
     }
 

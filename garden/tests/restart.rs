@@ -125,6 +125,31 @@ fn containers_processes_and_properties_are_taken_up_by_the_next_daemon() {
 }
 
 #[test]
+fn a_container_that_cannot_be_taken_over_stays_as_it_is() {
+    let mut plot = Plot::new();
+    plot.create("kept");
+    let mut running = plot.start_sh("kept", "echo up; read line; exit 7");
+    running.hear("up\n");
+    let id = running.process.id().to_owned();
+    let record = plot.config.depot.join("kept/container.json");
+    let whole = fs::read_to_string(&record).unwrap();
+    plot.leave();
+    drop(running);
+    let mut broken: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    broken["network"] = serde_json::json!({});
+    fs::write(&record, broken.to_string()).unwrap();
+    let (config, runtime) = (plot.config.clone(), plot.runtime.handle().clone());
+    let refused = plot.host.inside(|| bloomery_garden::Gardener::start(config, runtime));
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("cannot take over container kept, which is as it was"), "{error}");
+    fs::write(&record, whole).unwrap();
+    plot.come_back();
+    let running = plot.attach(plot.garden().process("kept", &id).unwrap());
+    running.say("\n");
+    assert_eq!(running.end_open().0, Exit::Status(7));
+}
+
+#[test]
 fn what_was_written_meanwhile_is_given_to_the_first_attach_alone() {
     let mut plot = Plot::new();
     let signs = shared(&plot);

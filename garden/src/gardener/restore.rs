@@ -124,7 +124,7 @@ impl Gardener {
             leaving: AtomicBool::new(false),
             runtime,
         });
-        gardener.restore(records)?;
+        gardener.restore(records).inspect_err(|_| gardener.leave())?;
         // Or its children and cgroups would go while they are counted as strays.
         gardener.leavings.settle();
         gardener.remove_strays()?;
@@ -137,7 +137,10 @@ impl Gardener {
     fn restore(self: &Arc<Self>, records: Vec<(String, Option<Record>)>) -> Result<(), Error> {
         for (handle, record) in records {
             let Some(record) = record else {
-                self.network.destroy(&handle)?;
+                // What is left of it goes with all that is no container's.
+                if let Err(error) = self.network.destroy(&handle) {
+                    tracing::warn!(handle, %error, "the network of a broken record is not removed");
+                }
                 self.depot
                     .remove(&handle)
                     .map_err(|error| Error::because("cannot remove a broken record", &error))?;
@@ -149,16 +152,21 @@ impl Gardener {
             let grace_time = grace_time.map_or(Duration::ZERO, Duration::from_nanos);
             let container = Arc::new(Container::new(record.clone(), grace_time));
             self.containers().insert(handle.clone(), Arc::clone(&container));
-            let taken = if whole { self.take_over(&container, &record) } else { Ok(false) };
-            match taken {
-                Ok(true) => {
-                    container.settle();
-                    tracing::info!(handle, "taken over");
-                    continue;
-                }
-                Ok(false) => tracing::info!(handle, "removing what an earlier daemon left"),
-                Err(error) => tracing::warn!(handle, %error, "cannot be taken over; removing it"),
+            let taken = whole && self.take_over(&container, &record).map_err(|error| {
+                Error::because(
+                    format!(
+                        "cannot take over container {handle}, which is as it was (mend this and start \
+                         again, or remove all containers with `bloomery garden cleanup`)"
+                    ),
+                    &error,
+                )
+            })?;
+            if taken {
+                container.settle();
+                tracing::info!(handle, "taken over");
+                continue;
             }
+            tracing::info!(handle, "removing what an earlier daemon left");
             container.give_up();
             if let Err(error) = self.undo(&container) {
                 container.fail_destroy();
@@ -201,11 +209,15 @@ impl Gardener {
                     self.take_up(container, id, process)?;
                     continue;
                 }
-                // Written down, and never started.
+                // Written down, and never started. Where the depot is full it stays there.
                 None => {
-                    container.change(&self.depot, |record| {
+                    let forgotten = container.change(&self.depot, |record| {
                         record.processes.remove(id);
-                    })?;
+                    });
+                    if let Err(error) = forgotten {
+                        let handle = &container.handle;
+                        tracing::warn!(handle, id, %error, "a process that never was is not forgotten");
+                    }
                     continue;
                 }
             };
@@ -244,7 +256,10 @@ impl Gardener {
             tracing::info!(pid = child.pid, "removing a process that belongs to no container");
             let (_, pidfd) = self.supervisor.take(child.ticket).map_err(unreachable)?;
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            self.supervisor.release(child.ticket).map_err(unreachable)?;
+            // One that the kernel does not let go must not keep the others from being served.
+            if let Err(error) = self.supervisor.release(child.ticket) {
+                tracing::warn!(pid = child.pid, %error, "a stray process does not end");
+            }
         }
         let slots: BTreeSet<u32> = records.iter().map(|record| record.slot).collect();
         let present = self
@@ -253,7 +268,10 @@ impl Gardener {
             .slots()
             .map_err(|error| Error::because("cannot list cgroups", &error))?;
         for slot in present.into_iter().filter(|slot| !slots.contains(slot)) {
-            self.remove_slot(slot)?;
+            if let Err(error) = self.remove_slot(slot) {
+                tracing::warn!(%error, "it is tried again");
+                self.maker.leave_slot(slot);
+            }
         }
         let volumes: HashSet<u32> = records.iter().map(|record| record.volume).collect();
         for volume in self.volumes.list()?.into_iter().filter(|volume| !volumes.contains(volume)) {
