@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use rustix::io::Errno;
+use rustix::process::Pid;
+
 use crate::claim;
 use crate::devices;
 use crate::directory::{Directory, ignore_gone};
@@ -171,13 +174,30 @@ impl Hierarchy {
         self.roots.remove(number, patience)
     }
 
-    /// Removes the root itself; it must not have slots.
+    /// Takes a process that serves all slots into a cgroup of its own beside them, in each hierarchy.
+    /// It is in none then of those of whoever started it, whose service manager may kill or limit all
+    /// that it finds there.
+    pub fn house(&self, pid: Pid) -> Result<(), Error> {
+        let pid = pid.as_raw_nonzero().to_string();
+        for root in self.roots.all() {
+            let house = root.ensure(HOUSE)?;
+            if !house.read(PROCESSES)?.lines().any(|inside| inside == pid) {
+                bring(&pid, &house)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the root itself; it must not have slots. Processes that it houses move to where the
+    /// caller is.
     pub fn remove_root(&self) -> Result<(), Error> {
         for root in self.roots.all() {
-            if !ignore_gone(root.children())?.unwrap_or_default().is_empty() {
+            let children = ignore_gone(root.children())?.unwrap_or_default();
+            if children.iter().any(|child| child != HOUSE) {
                 return Err(root.io("remove it", "", io::ErrorKind::DirectoryNotEmpty.into()));
             }
         }
+        self.roots.evict()?;
         // The claimed one last: until then nobody else makes the others.
         let mut above = self.roots.above.iter().rev();
         above.try_for_each(|above| above.remove_tree(&self.roots.name))
@@ -242,6 +262,28 @@ impl Roots {
         Ok(Some(self))
     }
 
+    /// Has what the root houses move to the cgroups of this process.
+    fn evict(&self) -> Result<(), Error> {
+        let own = fs::read_to_string("/proc/self/cgroup").map_err(|source| Error::Io {
+            action: "read it",
+            path: "/proc/self/cgroup".into(),
+            source,
+        })?;
+        let controllers =
+            |bound: &Bound| bound.controllers.first().map(|controller| controller.name());
+        let kinds = std::iter::once(None).chain(self.v1.iter().map(controllers));
+        for ((root, kind), above) in self.all().zip(kinds).zip(&self.above) {
+            let Some(house) = ignore_gone(root.child(HOUSE))? else { continue };
+            for pid in house.read(PROCESSES)?.lines() {
+                // Wherever it cannot be: above all slots.
+                let place = own_place(&own, kind).and_then(|own| above.child(own).ok());
+                bring(pid, place.as_ref().unwrap_or(above))?;
+            }
+            root.remove_tree(HOUSE)?;
+        }
+        Ok(())
+    }
+
     fn slots(&self) -> Result<BTreeSet<u32>, Error> {
         let mut numbers = BTreeSet::new();
         for root in self.all() {
@@ -282,6 +324,30 @@ impl Roots {
             pause = (pause * 2).min(Duration::from_millis(20));
         }
     }
+}
+
+/// Moves a process into a cgroup. One that has ended is nowhere, which is as good.
+fn bring(pid: &str, to: &Directory) -> Result<(), Error> {
+    match to.write(PROCESSES, pid) {
+        Err(Error::Io { source, .. }) if Errno::from_io_error(&source) == Some(Errno::SRCH) => {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// The path of a process's cgroup, from the lines of its `/proc/<pid>/cgroup` (cgroups(7)): in the v2
+/// hierarchy, or in that of a v1 controller.
+fn own_place<'a>(lines: &'a str, controller: Option<&str>) -> Option<&'a str> {
+    lines.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let found = match controller {
+            None => controllers.is_empty(),
+            Some(name) => controllers.split(',').any(|bound| bound == name),
+        };
+        found.then(|| path.trim_start_matches('/'))
+    })
 }
 
 /// Slots are named as numbers print, so that one number has one name.
@@ -330,6 +396,10 @@ fn locate(under: &Path) -> Result<(Directory, Bindings), Error> {
 const ALL: [Controller; 4] =
     [Controller::Cpu, Controller::Memory, Controller::Pids, Controller::Devices];
 
+/// Where processes are that serve all slots; no number, so no slot.
+const HOUSE: &str = "keeper";
+const PROCESSES: &str = "cgroup.procs";
+
 /// `linux/magic.h`
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
@@ -374,6 +444,19 @@ mod tests {
             [Controller::Cpu, Controller::Memory, Controller::Pids]
         );
         assert!(present("\n").is_empty());
+    }
+
+    #[test]
+    fn a_process_is_in_one_cgroup_of_each_hierarchy() {
+        let lines = "5:cpu,cpuacct:/a\n4:name=systemd:/b\n1:memory:/\n0::/user.slice/c:d\n";
+        for (controller, place) in [
+            (None, Some("user.slice/c:d")),
+            (Some("cpu"), Some("a")),
+            (Some("memory"), Some("")),
+            (Some("pids"), None),
+        ] {
+            assert_eq!(own_place(lines, controller), place, "{controller:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use garden_seccomp::garden_default;
 use garden_sys::mounts::{self, Access};
 use garden_sys::program::PROGRAM;
 use garden_sys::supervisor::{Exit, Supervisor};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 
 use super::{GRACE_TIME, Gardener};
@@ -64,8 +64,14 @@ impl Gardener {
         };
         let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
         store.settle(!volumes.list()?.is_empty())?;
-        let supervisor = Supervisor::attach(&config.run, move |ended| listener.report(ended))
-            .map_err(|error| Error::because("cannot reach the keeper", &error))?;
+        let home = hierarchy.clone();
+        let house = move |pid| {
+            let pid = Pid::from_raw(pid).ok_or(std::io::ErrorKind::NotFound)?;
+            home.house(pid).map_err(std::io::Error::other)
+        };
+        let supervisor =
+            Supervisor::attach(&config.run, house, move |ended| listener.report(ended))
+                .map_err(|error| Error::because("cannot reach the keeper", &error))?;
         let children = supervisor
             .children()
             .map_err(|error| Error::because("cannot ask the keeper what it has", &error))?;

@@ -14,7 +14,9 @@ mod socket;
 mod streams;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,9 +45,25 @@ struct Held {
     descriptors: [Option<Arc<OwnedFd>>; ledger::KEPT],
 }
 
+/// Where keeper and anchor are to live: called with the pid of each.
+struct Housing(Box<dyn Fn(i32) -> io::Result<()> + Send + Sync>);
+
+impl fmt::Debug for Housing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Housing")
+    }
+}
+
+impl Housing {
+    fn take_in(&self, pid: i32) -> Result<(), Error> {
+        (self.0)(pid).map_err(io_error("give the supervisor a cgroup of its own"))
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     directory: PathBuf,
+    housing: Housing,
     link: Mutex<Option<Arc<Link>>>,
     linked: Condvar,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Answered>>>,
@@ -69,9 +87,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Supervisor {
-    /// Finds or starts the supervisor of `directory` (made with mode 0700). `ended` is called from
-    /// a thread of this value's for every child that ends or had ended unreleased.
-    pub fn attach(directory: &Path, ended: impl Fn(Ended) + Send + 'static) -> Result<Self, Error> {
+    /// Finds or starts the supervisor of `directory` (made with mode 0700). `house` is called with the
+    /// pid of an anchor before it starts a keeper, and with those of a supervisor that is found; it
+    /// puts them where nothing reaches them that is meant for the daemon. `ended` is called from a
+    /// thread of this value's for every child that ends or had ended unreleased.
+    pub fn attach(
+        directory: &Path,
+        house: impl Fn(i32) -> io::Result<()> + Send + Sync + 'static,
+        ended: impl Fn(Ended) + Send + 'static,
+    ) -> Result<Self, Error> {
         fs::create_dir_all(directory)
             .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)))
             .map_err(io_error(format!(
@@ -80,6 +104,7 @@ impl Supervisor {
             )))?;
         let inner = Arc::new(Inner {
             directory: directory.to_path_buf(),
+            housing: Housing(Box::new(house)),
             link: Mutex::new(None),
             linked: Condvar::new(),
             waiting: Mutex::new(HashMap::new()),
@@ -95,7 +120,10 @@ impl Supervisor {
             .name("keeper-link".into())
             .spawn(move || reader.listen(link, &ended))
             .map_err(io_error("start the thread that listens to the keeper"))?;
-        Ok(Self { inner })
+        let supervisor = Self { inner };
+        let (keeper, anchor) = supervisor.pids()?;
+        [anchor, keeper].into_iter().try_for_each(|pid| supervisor.inner.housing.take_in(pid))?;
+        Ok(supervisor)
     }
 
     /// Every child that the ledger knows.

@@ -56,7 +56,11 @@ impl Inner {
             .stderr(Stdio::from(log))
             .spawn()
             .map_err(io_error("start the anchor"))?;
-        let told = self.bequeath(ours.as_fd(), &listener, &ledger_file, &program, &rings);
+        // It forks once it has been told everything.
+        let told = self
+            .housing
+            .take_in(anchor.id().cast_signed())
+            .and_then(|()| self.bequeath(ours.as_fd(), &listener, &ledger_file, &program, &rings));
         drop(ours);
         let status = anchor.wait().map_err(io_error("wait for the anchor's start"))?;
         told?;

@@ -254,10 +254,10 @@ pub fn pipe() -> (OwnedFd, OwnedFd) {
 
 pub fn connect(directory: &Path) -> (Supervisor, mpsc::Receiver<Ended>) {
     let (sender, ended) = mpsc::channel();
-    let supervisor = Supervisor::attach(directory, move |ended| {
+    let reported = move |ended| {
         let _ = sender.send(ended);
-    })
-    .unwrap();
+    };
+    let supervisor = Supervisor::attach(directory, |_| Ok(()), reported).unwrap();
     (supervisor, ended)
 }
 

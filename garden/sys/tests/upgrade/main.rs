@@ -220,7 +220,7 @@ fn a_build_that_does_not_know_the_ledger_is_refused() {
 
     // Nor does a daemon of that build come to terms with it, and says so at once.
     let start = Instant::now();
-    let refused = before::Supervisor::attach(cell.directory.path(), drop).unwrap_err();
+    let refused = before::Supervisor::attach(cell.directory.path(), |_| Ok(()), drop).unwrap_err();
     assert!(
         matches!(refused, before::Error::TooNew { found: 2, newest: 1 }),
         "{refused} after {:?}",
