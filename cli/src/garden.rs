@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::descriptors;
 use crate::log;
 use crate::serve::{Flags, ini_flags};
 
@@ -53,6 +54,7 @@ fn with_file(flags: Flags, names: &[&'static str]) -> anyhow::Result<Flags> {
 
 fn serve(flags: Flags) -> anyhow::Result<()> {
     log::start(flags.log_level.into(), flags.log_format);
+    descriptors::raise_limit();
     let settings = Settings { head_patience: flags.head_patience(), ..Settings::default() };
     let (config, ignored) = flags.into_config();
     for flag in ignored {
@@ -97,6 +99,7 @@ async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()>
 
 fn clean_up(flags: Flags) -> anyhow::Result<()> {
     log::start(flags.log_level.into(), flags.log_format);
+    descriptors::raise_limit();
     let (config, _) = flags.into_config();
     let runtime = Runtime::new().context("cannot start the runtime")?;
     // Nobody may be listening, and a socket that is left is removed with this one.

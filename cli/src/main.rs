@@ -6,6 +6,7 @@ mod bench;
 mod ctl;
 mod daemon;
 mod demo;
+mod descriptors;
 mod export;
 mod garden;
 mod inside;

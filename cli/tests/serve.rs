@@ -543,6 +543,90 @@ fn a_disk_limit_is_logged_once_for_each_container() {
 }
 
 #[test]
+fn the_daemon_takes_all_descriptors_that_it_is_allowed() {
+    let site = Site::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]);
+    let usual = site.command("serve", &[]);
+    command.args(usual.get_args().skip(2)).stderr(Stdio::piped()).stdin(Stdio::null());
+    let mut server = site.serve_by(&mut command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id())).unwrap();
+    let open: Vec<_> = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    assert_eq!(open[3], open[4], "{limits}");
+    assert_ne!(open[3], "256");
+    server.end("-TERM");
+    assert!(site.clean_up().status.success());
+}
+
+/// A cgroup of a test's own, as a service manager has one for each service.
+struct Unit(PathBuf);
+
+impl Unit {
+    fn new(name: &str) -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut kinds = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let unified = kinds.find(|mount| mount[2] == "cgroup2").unwrap()[1].to_owned();
+        let directory = PathBuf::from(unified).join(name);
+        std::fs::create_dir(&directory).unwrap();
+        Self(directory)
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let inside = std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap();
+        inside.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while std::fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn who_kills_all_of_a_service_leaves_containers_alone() {
+    let site = Site::new();
+    let unit = Unit::new(&format!("bloomery-test-unit-{}", site.tag));
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo $$ >\"$0/cgroup.procs\"; exec \"$@\""]).arg(&unit.0).arg("sh");
+    let usual = site.command("serve", &[]);
+    command.args(usual.get_args()).stderr(Stdio::piped()).stdin(Stdio::null());
+    let mut first = site.serve_by(&mut command);
+    assert!(first.ask("POST", "/containers", "{\"handle\":\"c\"}").contains("{\"Handle\":\"c\"}"));
+    let written = "echo before >/root/file; sleep 1000 & echo $! >/root/pid; wait";
+    let run = format!("{{\"id\":\"p\",\"path\":\"/bin/sh\",\"args\":[\"-c\",\"{written}\"]}}");
+    let request = format!(
+        "POST /containers/c/processes HTTP/1.1\r\nHost: api\r\nContent-Length: {}\r\n\r\n{run}",
+        run.len()
+    );
+    let mut running = UnixStream::connect(site.place("garden.sock")).unwrap();
+    running.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    running.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !site.runs_in_c(&["test", "-s", "/root/pid"]) {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(unit.processes(), [first.process.id()], "nobody else is in the service");
+    std::fs::write(unit.0.join("cgroup.kill"), "1").unwrap();
+    first.process.wait().unwrap();
+    let mut again = site.serve(&[]);
+    assert!(site.runs_in_c(&["sh", "-c", "grep -q before /root/file && kill -0 $(cat /root/pid)"]));
+    again.end("-TERM");
+    assert!(site.clean_up().status.success());
+}
+
+#[test]
 fn a_second_depot_of_one_tag_is_refused_for_as_long_as_the_first_has_containers() {
     let site = Site::new();
     let other = Site::tagged(site.tag.clone());

@@ -55,6 +55,7 @@ impl Inside {
             .enable_all()
             .build()
             .context("cannot start a runtime")?;
+        crate::descriptors::raise_limit();
         let garden = Gardener::start(config, runtime.handle().clone())
             .with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), garden, runtime, turns: 0 })
