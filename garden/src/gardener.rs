@@ -248,13 +248,19 @@ impl Gardener {
         let (host_port, container_port) =
             self.network.net_in(&container.handle, host_port, container_port)?;
         let state = self.network.state(&container.handle);
-        container.change(&self.depot, |record| {
+        let written = container.change(&self.depot, |record| {
             record.ports.push(PortMapping { host_port, container_port });
             let ports = serde_json::to_string(&record.ports).unwrap_or_default();
             record.properties.insert("garden.network.mapped-ports".into(), ports);
             record.network = state;
-        })?;
-        Ok((host_port, container_port))
+        });
+        match written {
+            Ok(()) => Ok((host_port, container_port)),
+            Err(error) => {
+                self.network.take_net_in_back(&container.handle, (host_port, container_port));
+                Err(error)
+            }
+        }
     }
 
     /// Allows traffic out of the container.
@@ -262,7 +268,9 @@ impl Gardener {
         let (container, _call) = self.call(handle)?;
         self.network.net_out(&container.handle, rules)?;
         let state = self.network.state(&container.handle);
-        container.change(&self.depot, |record| record.network = state)
+        container
+            .change(&self.depot, |record| record.network = state)
+            .inspect_err(|_| self.network.take_net_out_back(&container.handle, rules))
     }
 
     /// Destroys containers whose grace time is over; how long until the next may be.

@@ -100,6 +100,22 @@ impl Network {
         Ok((host.into(), container.into()))
     }
 
+    /// Takes a mapping back that has just been made.
+    pub fn take_net_in_back(&self, handle: &str, (host, container): (u32, u32)) {
+        let narrow = |port| u16::try_from(port).unwrap_or_default();
+        let taken = self.networker.take_net_in_back(handle, narrow(host), narrow(container));
+        if let Err(error) = taken {
+            tracing::warn!(handle, host, %error, "a port stays mapped that nobody was told of");
+        }
+    }
+
+    /// Takes rules back that have just been made.
+    pub fn take_net_out_back(&self, handle: &str, rules: &[NetOutRule]) {
+        if let Err(error) = self.networker.take_net_out_back(handle, rules) {
+            tracing::warn!(handle, %error, "traffic stays allowed though the call has failed");
+        }
+    }
+
     /// Allows traffic out of the container.
     pub fn net_out(&self, handle: &str, rules: &[NetOutRule]) -> Result<(), Error> {
         self.networker.net_out(handle, rules).map_err(told)

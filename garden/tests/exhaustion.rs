@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bloomery_garden::Error;
-use garden_api::{ContainerSpec, Properties};
+use garden_api::{ContainerSpec, NetOutRule, Properties, Protocol};
 use garden_sys::supervisor::Exit;
 use plot::running::shell;
 use plot::traces::Traces;
@@ -71,6 +71,22 @@ fn on_a_full_depot_nothing_is_promised_and_everything_can_be_destroyed() {
     assert_eq!(plot.garden().property("old", "colour").unwrap(), "red");
     let error = plot.garden().run("old", &shell("exit 0")).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
+    // What is not promised does not work either.
+    let rules = || {
+        // Made anew, chains stand in another order.
+        let mut lines: Vec<_> =
+            plot.host.run("nft list ruleset").lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before_refusals = rules();
+    let error = plot.garden().net_in("old", 0, 8080).unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    let rule = NetOutRule { protocol: Protocol::Tcp, ..NetOutRule::default() };
+    let error = plot.garden().net_out("old", &[rule]).unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+    assert_eq!(rules(), before_refusals);
+    assert_eq!(plot.garden().info("old").unwrap().mapped_ports.unwrap_or_default(), []);
     // What runs goes on and its client hears of its end.
     running.say("go\n");
     assert_eq!(running.end().0, Exit::Status(5));

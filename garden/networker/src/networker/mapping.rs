@@ -34,6 +34,21 @@ impl Networker {
         Ok((mapping.host, mapping.container))
     }
 
+    /// Takes a mapping back that [`Self::net_in`] has made, since nobody was told of it.
+    pub fn take_net_in_back(&self, handle: &str, host: u16, container: u16) -> Result<(), Error> {
+        let mut state = self.shared.state();
+        let Some(attached) = state.attached.get_mut(handle) else { return Ok(()) };
+        let made = |mapping: &Mapping| (mapping.host, mapping.container) == (host, container);
+        let Some(at) = attached.ports.iter().rposition(made) else { return Ok(()) };
+        let mapping = attached.ports.remove(at);
+        let (number, target) = (attached.number, attached.target(mapping));
+        if mapping.pooled {
+            state.ports.release(host);
+        }
+        state.withdraw(host, number, target);
+        self.make_anew(&state)
+    }
+
     fn pool_port<'a>(
         &self,
         mut state: MutexGuard<'a, State>,

@@ -35,6 +35,24 @@ impl Networker {
         allowed
     }
 
+    /// Takes rules back that [`Self::net_out`] has made, since nobody was told of them.
+    pub fn take_net_out_back(&self, handle: &str, rules: &[NetOutRule]) -> Result<(), Error> {
+        let rules: Vec<_> = rules.iter().map(Egress::try_from).collect::<Result<_, _>>()?;
+        let mut state = self.shared.state();
+        let Some(attached) = state.attached.get_mut(handle) else { return Ok(()) };
+        for rule in &rules {
+            if let Some(at) = attached.egress.iter().rposition(|made| made == rule) {
+                attached.egress.remove(at);
+            }
+        }
+        self.make_anew(&state)
+    }
+
+    /// Has the kernel's table be what the state says, where it is ours already.
+    pub(super) fn make_anew(&self, state: &State) -> Result<(), Error> {
+        self.committed(state, |_, socket| self.rebuild(state, socket))
+    }
+
     /// Has the kernel change the table. If somebody has taken our table away it is made anew from
     /// the state, which `state` must have the change in already.
     pub(super) fn committed(

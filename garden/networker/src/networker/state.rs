@@ -93,6 +93,17 @@ impl State {
         claims.len() == 1
     }
 
+    /// Takes the last of equal claims away.
+    pub(super) fn withdraw(&mut self, port: u16, number: u32, target: Target) {
+        let Some(claims) = self.claims.get_mut(&port) else { return };
+        if let Some(at) = claims.iter().rposition(|claim| *claim == (number, target)) {
+            claims.remove(at);
+        }
+        if claims.is_empty() {
+            self.claims.remove(&port);
+        }
+    }
+
     /// Takes one link's claims away. The host ports that lead elsewhere now: from where, to where.
     pub(super) fn disclaim(
         &mut self,
