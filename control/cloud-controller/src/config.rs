@@ -19,7 +19,7 @@ pub struct Config {
     pub external_domain: String,
     /// Domain of the platform itself, without a port. No app gets its reserved hosts.
     pub system_domain: String,
-    /// Hosts of the system domain that no route may take.
+    /// Hosts of the system domain that no route and no domain of an org may take.
     pub system_hostnames: Vec<String>,
     /// Shared domains that exist from the first start on; the first is the default one.
     pub app_domains: Vec<String>,
@@ -234,6 +234,12 @@ impl Config {
     /// An absolute address of this API.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://{}{path}", self.external_protocol, self.external_domain)
+    }
+
+    /// Whether a full name is that of a host of the platform itself.
+    pub(crate) fn is_reserved(&self, name: &str) -> bool {
+        let reserved = |host: &String| format!("{host}.{}", self.system_domain);
+        self.system_hostnames.iter().any(|host| reserved(host).eq_ignore_ascii_case(name))
     }
 
     /// The stack that apps get that do not choose.

@@ -18,7 +18,8 @@ pub(crate) enum Fault {
     Port,
 }
 
-/// Finds the longest domain that the route ends with, of those given by name.
+/// Finds the domain that the route ends with, of those given by name: it is the domain's own, or has
+/// one label before it. More of them could name what lies in another domain.
 pub(crate) fn resolve(route: &str, domains: &[&str]) -> Result<Parts, Fault> {
     let route = route.strip_prefix("http://").unwrap_or(route);
     let route = route.strip_prefix("https://").unwrap_or(route);
@@ -41,8 +42,8 @@ pub(crate) fn resolve(route: &str, domains: &[&str]) -> Result<Parts, Fault> {
         let host = match name.strip_suffix(domain) {
             Some("") => "",
             Some(host) => match host.strip_suffix('.') {
-                Some(host) => host,
-                None => continue,
+                Some(host) if !host.contains('.') => host,
+                _ => continue,
             },
             None => continue,
         };
@@ -116,7 +117,7 @@ mod tests {
     #[test]
     fn the_longest_domain_wins() {
         assert_eq!(parts("web1.apps.example.test"), Ok((1, "web1".into(), String::new())));
-        assert_eq!(parts("a.b.apps.example.test/p/q"), Ok((1, "a.b".into(), "/p/q".into())));
+        assert_eq!(parts("b.apps.example.test/p/q"), Ok((1, "b".into(), "/p/q".into())));
         assert_eq!(parts("apps.example.test"), Ok((1, String::new(), String::new())));
         assert_eq!(parts("x.example.test/"), Ok((0, "x".into(), String::new())));
         assert_eq!(parts("*.Other.test"), Ok((2, "*".into(), String::new())));
@@ -127,6 +128,7 @@ mod tests {
     fn what_fits_no_domain_or_is_no_route_is_refused() {
         assert_eq!(parts("notexample.test"), Err(Fault::NoDomain));
         assert_eq!(parts("a.b.c"), Err(Fault::NoDomain));
+        assert_eq!(parts("a.b.apps.example.test"), Err(Fault::NoDomain));
         assert_eq!(parts("tcp.other.test:1024"), Err(Fault::Port));
         for route in ["", "/p", "a b.example.test", "localhost", "http://", "a?.example.test"] {
             assert_eq!(parts(route), Err(Fault::Malformed), "{route}");

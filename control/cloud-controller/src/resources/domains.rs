@@ -11,6 +11,7 @@ use super::{Answer, App, link, to_one};
 use crate::CloudController;
 use crate::body::Fields;
 use crate::caller::Caller;
+use crate::config::Config;
 use crate::error::{ApiError, is_taken};
 use crate::job::{self, Work};
 use crate::metadata::Metadata;
@@ -224,6 +225,9 @@ pub(crate) async fn create(
             access.require_manager()?;
         }
     }
+    if org_guid.is_some() {
+        check_not_the_system_s(&controller.config, &name)?;
+    }
     check_free(&mut tx, &name, org_guid.as_deref()).await?;
     let guid = domains::insert(&mut tx, &name, internal, org_guid.as_deref(), &metadata).await;
     let guid = guid.map_err(|err| match is_taken(&err) {
@@ -249,7 +253,19 @@ fn in_use(name: &str) -> ApiError {
     ApiError::unprocessable(format!("The domain name \"{name}\" is already in use"))
 }
 
-/// A domain may not lie above or below another org's, nor be the address of a route.
+/// Where the platform's own hosts are, no org has routes: passwords and tokens are sent there.
+fn check_not_the_system_s(config: &Config, name: &str) -> Result<(), ApiError> {
+    if name.eq_ignore_ascii_case(&config.system_domain) || config.is_reserved(name) {
+        return Err(ApiError::unprocessable(format!(
+            "The domain name \"{name}\" cannot be created because \"{name}\" is already reserved \
+             by the system"
+        )));
+    }
+    Ok(())
+}
+
+/// A domain may not lie above or below another org's, nor be the address of a route. An org's may not
+/// lie above a shared one either, which is everybody's.
 async fn check_free(
     conn: &mut SqliteConnection,
     name: &str,
@@ -260,8 +276,9 @@ async fn check_free(
         inner.strip_suffix(outer).is_some_and(|rest| rest.ends_with('.'))
     };
     for other in &all {
-        let foreign = other.org_guid.as_deref() != org_guid && other.org_guid.is_some();
-        if foreign && (below(name, &other.name) || below(&other.name, name)) {
+        let foreign = other.org_guid.as_deref() != org_guid;
+        let private = other.org_guid.is_some();
+        if foreign && (private && below(name, &other.name) || below(&other.name, name)) {
             return Err(ApiError::unprocessable(format!(
                 "The domain name \"{name}\" cannot be created because \"{}\" is already reserved \
                  by another domain",

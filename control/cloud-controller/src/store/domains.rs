@@ -74,6 +74,14 @@ pub(crate) async fn share(
     Ok(())
 }
 
+/// Whether there is a domain of this name, of whomever.
+pub(crate) async fn exists(conn: &mut SqliteConnection, name: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM domains WHERE lower(name) = lower(?))")
+        .bind(name)
+        .fetch_one(conn)
+        .await
+}
+
 /// Domains that an org may use, in the order in which the default one is chosen: its own, then those
 /// shared by all, by age.
 pub(crate) async fn usable_by(

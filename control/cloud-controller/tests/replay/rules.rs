@@ -66,6 +66,68 @@ async fn people_see_and_do_what_their_roles_allow() {
 }
 
 #[tokio::test]
+async fn nobody_gets_the_addresses_of_the_platform_or_of_others() {
+    let platform = Platform::new().await;
+    let org = platform.guid("/v3/organizations?names=o1").await;
+    let space = platform.guid("/v3/spaces?names=s1").await;
+    for (kind, place, guid) in [
+        ("organization_user", "organization", &org),
+        ("organization_manager", "organization", &org),
+        ("space_developer", "space", &space),
+    ] {
+        let role = json!({"type": kind, "relationships": {"user": {"data": {"username": "dev"}},
+            place: {"data": {"guid": guid}}}});
+        platform.post("/v3/roles", role).await.expect(201);
+    }
+    let dev = platform.token_of("dev").await;
+    let domain_of = |name: &str, org: &str| json!({"name": name, "relationships": {"organization": {"data": {"guid": org}}}});
+    let make = async |path: &str, body: Value| {
+        let made = as_user(&platform, &dev, "POST", path, body).await;
+        let detail = made["body"]["errors"][0]["detail"].as_str().unwrap_or_default().to_owned();
+        (made["status"].as_u64().unwrap(), detail)
+    };
+    let system = platform.post("/v3/domains", json!({"name": "example.test"})).await.expect(201);
+    let made = platform.post("/v3/organizations", json!({"name": "o2"})).await.expect(201);
+    let other = made["guid"].as_str().unwrap();
+    platform.post("/v3/domains", domain_of("taken.apps.example.test", other)).await.expect(201);
+    let shared = json!({"name": "shared.far.test"});
+    platform.post("/v3/domains", shared).await.expect(201);
+
+    // Domains of an org: not the system's, nor one above what is everybody's.
+    for (name, said) in [
+        ("login.example.test", "already reserved by the system"),
+        ("API.Example.test", "already reserved by the system"),
+        ("example.test", "already reserved by the system"),
+        ("far.test", "\"shared.far.test\" is already reserved by another domain"),
+        ("x.taken.apps.example.test", "already reserved by another domain"),
+    ] {
+        let (status, detail) = make("/v3/domains", domain_of(name, &org)).await;
+        assert!(status == 422 && detail.contains(said), "{name}: {status} {detail}");
+    }
+    assert_eq!(make("/v3/domains", domain_of("mine.example.test", &org)).await.0, 201);
+
+    // Routes: an administrator may share the system domain, but not the system's hosts in it.
+    let apps = platform.guid("/v3/domains?names=apps.example.test").await;
+    let system = system["guid"].as_str().unwrap();
+    for (host, domain, said) in [
+        ("login", system, "Route conflicts with a reserved system route."),
+        ("Api", system, "Route conflicts with a reserved system route."),
+        ("web1.apps", system, "Host must be either"),
+        ("taken", &apps, "Route conflicts with domain 'taken.apps.example.test'."),
+    ] {
+        let (status, detail) = make("/v3/routes", route_of(host, domain, &space)).await;
+        assert!(status == 422 && detail.contains(said), "{host}: {status} {detail}");
+    }
+    assert_eq!(make("/v3/routes", route_of("web1", system, &space)).await.0, 201);
+    platform.controller.close().await;
+}
+
+fn route_of(host: &str, domain: &str, space: &str) -> Value {
+    json!({"host": host, "relationships": {"space": {"data": {"guid": space}},
+        "domain": {"data": {"guid": domain}}}})
+}
+
+#[tokio::test]
 async fn what_is_not_understood_is_refused_in_the_original_s_words() {
     let platform = Platform::new().await;
     let ask = |method: &'static str, path: &'static str, body: &'static str| {
