@@ -127,7 +127,7 @@ impl Cache {
         slots: usize,
         transfers: Transfers,
     ) -> Result<Self, Error> {
-        fs::create_dir_all(&directory).map_err(Error::file("making the directory", &directory))?;
+        private::directory(&directory).map_err(Error::file("making the directory", &directory))?;
         let mut entries = BTreeMap::new();
         let mut used = 0;
         let mut found: Vec<(SystemTime, String, Record)> = Vec::new();

@@ -41,6 +41,9 @@ use table::Table;
 
 const MIB: u64 = 1 << 20;
 
+/// In the data directory: what is mounted into single containers, such as services' passwords.
+const FILES: &str = "files";
+
 /// Events that a slow owner may be behind; beyond that it is told that it has missed some, and must
 /// list.
 const EVENTS: usize = 1024;
@@ -218,8 +221,10 @@ impl Executor {
         let scratch = config.data.join("scratch");
         // What is on its way is of no use to a later executor.
         let _ = std::fs::remove_dir_all(&scratch);
-        std::fs::create_dir_all(&scratch)
-            .map_err(fetch::Error::file("making the directory", &scratch))?;
+        for closed in [scratch, config.data.join(FILES)] {
+            private::directory(&closed)
+                .map_err(fetch::Error::file("making the directory", &closed))?;
+        }
         await_garden(&garden, &stop).await?;
         let total = total(&config, &garden).await?;
         let inner = Inner {
@@ -501,7 +506,7 @@ impl Inner {
 
     /// For files that are mounted into one container.
     fn files_directory(&self, guid: &str) -> PathBuf {
-        self.config.data.join("files").join(guid)
+        self.config.data.join(FILES).join(guid)
     }
 
     fn streamer(&self, run: &RunInfo) -> Streamer {

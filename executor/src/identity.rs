@@ -106,9 +106,7 @@ impl Authority {
             .as_raw()
             .to_vec();
         let write = |source| Error::Write { path: directory.clone(), source };
-        fs::create_dir_all(&directory).map_err(write)?;
-        fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .map_err(write)?;
+        private::directory(&directory).map_err(write)?;
         Ok(Self { key: pair, signature, name, certificate: text, validity, directory })
     }
 

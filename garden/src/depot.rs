@@ -124,10 +124,11 @@ fn context(attempt: &str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 impl Depot {
-    /// Opens the depot, making its directory. Only one daemon has it at a time; one that is just
-    /// ending is waited for.
+    /// Opens the depot, making its directory, which is closed to everybody else: records hold apps'
+    /// variables and passwords. Only one daemon has it at a time; one that is just ending is waited
+    /// for.
     pub fn open(path: &Path) -> io::Result<Self> {
-        fs::create_dir_all(path).map_err(context("make the depot", path))?;
+        private::directory(path).map_err(context("make the depot", path))?;
         let lock = File::open(path).map_err(context("open the depot", path))?;
         let deadline = Instant::now() + PATIENCE;
         while let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -158,7 +159,7 @@ impl Depot {
         let path = self.directory(&record.spec.handle).join(RECORD);
         let temporary = path.with_extension("new");
         let written = (|| {
-            let mut file = File::create(&temporary)?;
+            let mut file = private::file(&temporary)?;
             file.write_all(&serde_json::to_vec(record)?)?;
             fault::step("save/written");
             fs::rename(&temporary, &path)

@@ -7,6 +7,8 @@
 //!         layers/                               what images are made of (the `rootfs` crate)
 //! ```
 //!
+//! The store is closed to others, so that the modes in it are the images' and the containers' own.
+//!
 //! A volume has the number of its cgroup slot, so it can be made before anybody knows whose it is
 //! going to be; one whose number no record has is nobody's.
 
@@ -120,7 +122,10 @@ impl Volumes {
     /// Opens the store.
     pub fn open(store: &Path, references: References, shift_by_copy: bool) -> Result<Self, Error> {
         let volumes = store.join("volumes");
-        fs::create_dir_all(&volumes).map_err(failed("make", &volumes))?;
+        // Nobody else is to read what containers write, or to run what their root made set-uid.
+        for closed in [store, &volumes] {
+            private::directory(closed).map_err(failed("make", closed))?;
+        }
         let (trash, doomed) = mpsc::sync_channel::<PathBuf>(BACKLOG);
         std::thread::Builder::new()
             .name("trash".into())

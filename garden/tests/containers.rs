@@ -2,6 +2,12 @@
 
 mod plot;
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
 use garden_api::ContainerSpec;
 use garden_sys::supervisor::Exit;
 use plot::Plot;
@@ -44,4 +50,37 @@ fn what_is_inside_is_the_containers_own() {
     );
     assert_eq!(told("ls -A /sys/firmware; for f in /proc/k[ce]*; do cat $f; done"), "");
     plot.garden().destroy("inside").unwrap();
+}
+
+#[test]
+fn no_other_user_reads_records_or_what_containers_write() {
+    let mut plot = Plot::new();
+    plot.leave();
+    // As builds before have left them.
+    let (depot, store) = (plot.config.depot.clone(), plot.config.store.clone());
+    for place in [plot.directory.path(), &depot, &store, &store.join("volumes")] {
+        std::fs::set_permissions(place, Permissions::from_mode(0o755)).unwrap();
+    }
+    plot.come_back();
+    plot.create_as(ContainerSpec {
+        handle: "a".into(),
+        env: vec!["PASSWORD=secret".into()],
+        ..ContainerSpec::default()
+    });
+    assert_eq!(plot.sh("a", "echo secret > /file; cat /file").output, "secret\n");
+    let (record, file) = (depot.join("a/container.json"), plot.volume("a").join("upper/file"));
+    for secret in [&record, &file] {
+        assert!(std::fs::read_to_string(secret).unwrap().contains("secret"));
+    }
+
+    let nobody_reads = |path: &Path| {
+        let mut cat = Command::new("cat");
+        cat.arg(path).uid(65534).gid(65534).output().unwrap().status.success()
+    };
+    assert!(nobody_reads(&plot.directory.path().join("image/etc/passwd")), "others come so far");
+    for secret in [&record, &file, &store.join("owner.json")] {
+        assert!(!nobody_reads(secret), "{}", secret.display());
+    }
+    // Also not by a directory that somebody opens again.
+    assert_eq!(std::fs::metadata(&record).unwrap().mode() & 0o777, 0o600);
 }

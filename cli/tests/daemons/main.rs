@@ -7,9 +7,26 @@ mod rig;
 mod user;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use platform_tests::{CLIENTS, Extent, Seen};
+use platform_tests::{CLIENTS, Extent, Seen, exposed};
 use rig::{DAEMONS, Rig, eventually};
+
+/// Where daemons keep what they know.
+const KEPT: [&str; 12] = [
+    "bbs.db",
+    "bbs.db-shm",
+    "bbs.db-wal",
+    "cell",
+    "cloud-controller",
+    "depot",
+    "keeper",
+    "locket.db",
+    "locket.db-shm",
+    "locket.db-wal",
+    "store",
+    "uaa",
+];
 
 /// Clients ask an app while something happens, and for a while after that.
 fn meanwhile(rig: &Rig, app: &str, happens: impl FnOnce()) -> Seen {
@@ -23,6 +40,10 @@ fn an_app_goes_on_when_any_daemon_is_killed() {
         rig.start_all();
         rig.user.lay_foundation();
         rig.user.push("steady").unwrap();
+        let exposed = exposed(rig.directory());
+        let is_kept = |path: &&PathBuf| KEPT.iter().any(|kept| path.starts_with(kept));
+        let secrets: Vec<_> = exposed.iter().filter(is_kept).collect();
+        assert_eq!(secrets, [""; 0].map(Path::new), "what daemons keep is for their user alone");
         let life = rig.user.answers("steady");
         let (instances, containers) = (rig.instances(), rig.containers());
         assert_eq!(instances.len(), 1, "{instances:?}");

@@ -131,6 +131,10 @@ impl Rig {
         rig
     }
 
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub fn place(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -93,6 +93,7 @@ impl Store {
     /// Opens the database at `path`, made if there is none, and reads the board into memory. The
     /// writer is to be run by the caller; before that no change is answered.
     pub async fn open(path: &Path, hubs: Arc<Hubs>) -> Result<(Self, Writer), StoreError> {
+        private::database(path).map_err(cannot("make its file"))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

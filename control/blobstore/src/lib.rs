@@ -84,11 +84,11 @@ pub struct Blobstore {
 }
 
 impl Blobstore {
-    /// A store in a directory, which is made if missing; what a killed process left half-written is
-    /// removed. Blocks. One process writes to a directory.
+    /// A store in a directory, which is made if missing and closed to other users; what a killed
+    /// process left half-written is removed. Blocks. One process writes to a directory.
     pub fn local(dir: &FilePath) -> Result<Self, Error> {
         let unusable = |reason: String| Error::Directory { dir: dir.display().to_string(), reason };
-        std::fs::create_dir_all(dir).map_err(|err| unusable(err.to_string()))?;
+        private::directory(dir).map_err(|err| unusable(err.to_string()))?;
         remove_unfinished(dir).map_err(|err| unusable(err.to_string()))?;
         let store =
             LocalFileSystem::new_with_prefix(dir).map_err(|err| unusable(err.to_string()))?;

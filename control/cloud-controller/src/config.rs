@@ -11,7 +11,7 @@ use uaa::Secret;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// Directory of the database and of uploads under way; made if missing.
+    /// Directory of the database and of uploads under way; made if missing, and closed to other users.
     pub data_dir: PathBuf,
     /// Scheme of the addresses in answers: `http` or `https`.
     pub external_protocol: String,

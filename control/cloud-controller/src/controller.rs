@@ -18,6 +18,9 @@ use crate::usage::Metrics;
 use crate::waiting::Waiting;
 use crate::{running, staging, time};
 
+/// In the data directory.
+const DATABASE: &str = "cloud_controller.db";
+
 /// What a Cloud Controller needs of the rest of the platform.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -54,18 +57,21 @@ impl CloudController {
     /// Opens the database, brings it up to date, adds what the configuration names and takes up
     /// jobs that a crash interrupted.
     pub async fn open(config: Config, around: Surroundings) -> Result<Self, OpenError> {
-        let (dir, spool) = (config.data_dir.clone(), spool_dir(&config));
+        let (data, spool) = (config.data_dir.clone(), spool_dir(&config));
         let made = tokio::task::spawn_blocking(move || {
             // Half-received uploads are of no use to anybody.
             match std::fs::remove_dir_all(&spool) {
                 Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err),
                 _ => {}
             }
+            private::directory(&data)?;
+            private::database(&data.join(DATABASE))?;
             std::fs::create_dir_all(&spool)
         });
         let made = made.await.unwrap_or_else(|err| Err(std::io::Error::other(err)));
-        made.map_err(|source| OpenError::Directory { dir: dir.display().to_string(), source })?;
-        let store = Store::open(&config.data_dir.join("cloud_controller.db")).await?;
+        let dir = || config.data_dir.display().to_string();
+        made.map_err(|source| OpenError::Directory { dir: dir(), source })?;
+        let store = Store::open(&config.data_dir.join(DATABASE)).await?;
         seed(&store, &config).await?;
         let Surroundings { blobs, tokens, users, runtime, logs } = around;
         let controller = Self {

@@ -36,7 +36,7 @@ fn kept(path: &Path) -> io::Result<String> {
     fs::create_dir_all(directory)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mut file = File::create(&temporary)?;
+    let mut file = private::file(temporary.as_ref())?;
     file.write_all(owner.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

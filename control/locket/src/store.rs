@@ -22,6 +22,8 @@ impl Store {
     /// Opens or makes the database. The file is held by one process at a time, since two servers
     /// over one file would grant the same lock twice.
     pub(crate) async fn open(path: &Path) -> Result<Self, Error> {
+        private::database(path)
+            .map_err(|source| Error::Database { path: path.into(), source: source.into() })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

@@ -1,5 +1,6 @@
 //! One UAA: its parts, its routes, and who calls.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +20,9 @@ use crate::token::Claims;
 use crate::verifier::{PublicKeys, Refusal, TokenVerifier};
 use crate::{discovery, grant, scim};
 
+/// In the data directory.
+const DATABASE: &str = "uaa.db";
+
 /// A UAA. A clone is the same one.
 #[derive(Clone, Debug)]
 pub struct Uaa(pub(crate) Arc<Inner>);
@@ -36,20 +40,22 @@ pub(crate) struct Inner {
 }
 
 impl Uaa {
-    /// Opens the data directory, makes the key and the tables that it lacks, and adds the users of
-    /// the configuration that do not exist yet.
+    /// Opens the data directory, which it closes to other users, makes the key and the tables that it
+    /// lacks, and adds the users of the configuration that do not exist yet.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let dir = config.data_dir.clone();
         let key = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&dir).map_err(|source| Error::File {
-                action: "make",
-                path: dir.clone(),
-                source,
-            })?;
+            let database = dir.join(DATABASE);
+            let failed = |path: &Path| {
+                let path = path.to_owned();
+                |source| Error::File { action: "make", path, source }
+            };
+            private::directory(&dir).map_err(failed(&dir))?;
+            private::database(&database).map_err(failed(&database))?;
             SigningKey::open(&dir)
         });
         let key = key.await.map_err(|err| Error::Password(err.to_string()))??;
-        let store = Store::open(&config.data_dir.join("uaa.db")).await?;
+        let store = Store::open(&config.data_dir.join(DATABASE)).await?;
         let keys = PublicKeys::own(&key.public).map_err(|err| Error::Key {
             path: config.data_dir.join("signing-key.der"),
             reason: err.to_string(),

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use platform_tests::{Part, Platform, Told, apps, eventually, stack};
+use platform_tests::{Part, Platform, Told, apps, eventually, exposed, stack};
 
 /// For an app to answer after `down` and `up`; half a second was seen. Convergence alone takes 28 s.
 const BACK: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
 
     let app = platform.log_in()?.push(&apps::server("stays", "one"))?;
     let life = platform.app_answers("stays")["life"].clone();
+    expect_no_secret_is_exposed(&platform);
     assert!(!platform.cgroups().is_empty(), "this is where its cgroups are");
 
     let asked = Instant::now();
@@ -57,6 +59,14 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     assert!(down.contains("has ended, and the apps with it"), "{down}");
     expect_nothing_runs(&platform);
     assert_eq!(platform.told(&["down"]), "nothing runs\n");
+
+    // Earlier versions made these directories for everybody.
+    for open in [platform.run().join("depot"), platform.data().join("garden/volumes")] {
+        fs::create_dir_all(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let store = platform.data().join("garden");
+    fs::set_permissions(store, fs::Permissions::from_mode(0o755)).unwrap();
 
     platform.up(&[]);
     let started = Instant::now();
@@ -69,6 +79,7 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     assert_eq!(now["version"], "one");
     let instances = platform.running(1);
     platform.containers_are(&instances);
+    expect_no_secret_is_exposed(&platform);
     assert_eq!(platform.log_in()?.get(&format!("/v3/apps/{app}"))?["state"], "STARTED");
 
     // What is not meant is not done.
@@ -135,6 +146,16 @@ fn expect_nothing_runs(platform: &Platform) {
     assert!(platform.cgroups().is_empty(), "{:?}", platform.cgroups());
     let refused = platform.world().connect(platform.port()).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// Other users of the machine see that there is a platform, and nothing of its apps.
+fn expect_no_secret_is_exposed(platform: &Platform) {
+    let record =
+        platform.run().join("depot").join(&platform.containers()[0]).join("container.json");
+    assert!(fs::read_to_string(record).unwrap().contains("executor:record"), "it says all");
+    let marks = ["garden.mark", "platform.mark", "stand-by.mark", "supervisor.lock"];
+    assert_eq!(exposed(&platform.run()), marks.map(PathBuf::from));
+    assert_eq!(exposed(&platform.data()), [PathBuf::from("installation.json")]);
 }
 
 /// `env` gives a shell a directory for cf of its own.
