@@ -17,6 +17,8 @@ pub const READY: &str = "ready";
 /// Runs until SIGTERM. The router's socket is the standard input.
 pub fn run(config: &str) -> anyhow::Result<()> {
     log::start(LevelFilter::INFO, log::Format::Text);
+    // Before there are other threads, which inherit it: no set-uid program gives rights to this user.
+    rustix::thread::set_no_new_privs(true).context("cannot give up new privileges")?;
     let config: Config =
         serde_json::from_str(config).context("this is started by `bloomery up`")?;
     let socket =

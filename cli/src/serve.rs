@@ -80,7 +80,7 @@ pub struct Flags {
     #[arg(long, help_heading = "Containers")]
     cleanup_process_dirs_on_wait: bool,
     /// Refuse privileged containers.
-    #[arg(long, help_heading = "Containers")]
+    #[arg(long, overrides_with = "disable_privileged_containers", help_heading = "Containers")]
     disable_privileged_containers: bool,
     /// Set no_new_privs in unprivileged containers.
     #[arg(long, help_heading = "Containers")]

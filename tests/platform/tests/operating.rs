@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use garden_api::{BindMount, ContainerSpec};
 use platform_tests::{Part, Platform, Told, apps, eventually, exposed, stack};
 
 /// For an app to answer after `down` and `up`; half a second was seen. Convergence alone takes 28 s.
@@ -45,6 +46,7 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     }
     assert!(!logs.contains(&password), "a password is not logged");
     expect_own_home(&platform);
+    expect_no_way_to_root(&platform);
 
     let app = platform.log_in()?.push(&apps::server("stays", "one"))?;
     let life = platform.app_answers("stays")["life"].clone();
@@ -156,6 +158,24 @@ fn expect_no_secret_is_exposed(platform: &Platform) {
     let marks = ["garden.mark", "platform.mark", "stand-by.mark", "supervisor.lock"];
     assert_eq!(exposed(&platform.run()), marks.map(PathBuf::from));
     assert_eq!(exposed(&platform.data()), [PathBuf::from("installation.json")]);
+}
+
+/// Whoever takes over the platform's process does not become root by it.
+fn expect_no_way_to_root(platform: &Platform) {
+    let privileged = ContainerSpec {
+        privileged: true,
+        bind_mounts: vec![BindMount {
+            src_path: "/".into(),
+            dst_path: "/host".into(),
+            ..BindMount::default()
+        }],
+        ..ContainerSpec::default()
+    };
+    let refused = platform.wait(platform.garden().create(&privileged)).unwrap_err();
+    assert!(refused.to_string().contains("privileged container creation is disabled"), "{refused}");
+    let pid = platform.part(Part::Platform).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
 }
 
 /// `env` gives a shell a directory for cf of its own.
