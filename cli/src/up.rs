@@ -46,9 +46,9 @@ pub struct Flags {
     /// The port of the router on 127.0.0.1 instead of 80, or 8080 if that is taken.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// Domain of the platform.
-    #[arg(long, value_name = "DOMAIN", default_value = "bloomery.localhost")]
-    domain: String,
+    /// Domain of the platform instead of bloomery.localhost, when it is started for the first time.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
     /// Write the platform's names into /etc/hosts, where the resolver does not know them.
     #[arg(long)]
     hosts: bool,
@@ -75,8 +75,12 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
     let place = &flags.place;
     place.make()?;
     if let Some(pid) = place.supervisor()? {
-        let installation = Installation::read(place)?;
+        let installation = running(place, flags)?;
+        if flags.foreground {
+            bail!("the platform runs already (process {pid}): --foreground after `bloomery down`");
+        }
         println!("already running (process {pid})");
+        names::check(&installation, flags.hosts)?;
         if flags.sample {
             sample::push(place, &installation)?;
         }
@@ -86,8 +90,9 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
         crate::demo::refuse_second()?;
     }
     let installation = if supervisor::is_left_alone(place)? {
+        let installation = running(place, flags)?;
         println!("  platform  runs without a supervisor, and gets one");
-        Installation::read(place)?
+        installation
     } else {
         place.forget_ready()?;
         Installation::settle(place, flags)?
@@ -99,7 +104,10 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
         installation.memory_mb
     );
     if flags.foreground {
-        let ready = || summary(place, &installation);
+        let ready = || {
+            names::check(&installation, flags.hosts)?;
+            summary(place, &installation)
+        };
         return supervisor::run(place, &installation, Succession::Caller, ready);
     }
     start_detached(place, started)?;
@@ -110,6 +118,19 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
     summary(place, &installation)?;
     println!("\nReady in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The installation that runs, which flags cannot change.
+fn running(place: &Place, flags: &Flags) -> anyhow::Result<Installation> {
+    let installation = Installation::read(place)?;
+    let contrary = installation.contrary(flags);
+    if !contrary.is_empty() {
+        bail!(
+            "the platform runs, so this would have no effect before `bloomery down`: {}",
+            contrary.join(", ")
+        );
+    }
+    Ok(installation)
 }
 
 fn kernel() -> String {

@@ -1,9 +1,9 @@
 //! What was settled when the platform was first started.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
@@ -12,6 +12,8 @@ use super::{Flags, free_port, stack};
 const FILE: &str = "installation.json";
 /// Numbers that later versions can tell apart.
 const VERSION: u32 = 1;
+/// Unless somebody names another one.
+const DOMAIN: &str = "bloomery.localhost";
 /// Of the machine's memory.
 const OFFERED: (i64, i64) = (3, 4);
 
@@ -51,6 +53,15 @@ impl Installation {
     pub fn settle(place: &Place, flags: &Flags) -> anyhow::Result<Self> {
         let path = place.data().join(FILE);
         let before = if path.exists() { Some(Self::read(place)?) } else { None };
+        if let (Some(old), Some(domain)) = (&before, &flags.domain)
+            && old.domain != *domain
+        {
+            bail!(
+                "this installation's domain is {}, which apps have in their routes: --domain {domain} \
+                 is for another one, after `bloomery destroy` or with other --data and --run",
+                old.domain
+            );
+        }
         let port = match (flags.port, &before) {
             (Some(port), _) => free_port(Some(port))?,
             (None, Some(before)) => free_port(Some(before.port)).with_context(|| {
@@ -64,7 +75,11 @@ impl Installation {
         };
         let installation = Self {
             version: VERSION,
-            domain: before.as_ref().map_or_else(|| flags.domain.clone(), |old| old.domain.clone()),
+            domain: match (&before, &flags.domain) {
+                (Some(old), _) => old.domain.clone(),
+                (None, Some(domain)) => domain.clone(),
+                (None, None) => DOMAIN.into(),
+            },
             port,
             memory_mb: match (flags.memory, &before) {
                 (Some(mib), _) => mib,
@@ -84,6 +99,25 @@ impl Installation {
             .and_then(|()| fs::rename(&new, &path))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(installation)
+    }
+
+    /// Flags that want something else than what was settled, and what that is.
+    pub fn contrary(&self, flags: &Flags) -> Vec<String> {
+        let show = |path: &Path| path.display().to_string();
+        let found = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let garden = (!flags.garden.is_empty()).then(|| flags.garden.join(" "));
+        let all = [
+            ("port", flags.port.map(|port| port.to_string()), self.port.to_string()),
+            ("domain", flags.domain.clone(), self.domain.clone()),
+            ("memory", flags.memory.map(|mib| mib.to_string()), self.memory_mb.to_string()),
+            ("stack", flags.stack.as_ref().map(|path| show(&found(path))), show(&self.stack)),
+            ("garden", garden, self.garden.join(" ")),
+        ];
+        let contrary = all.into_iter().filter_map(|(name, wanted, settled)| {
+            let wanted = wanted.filter(|wanted| *wanted != settled)?;
+            Some(format!("--{name} {wanted} (it is {settled})"))
+        });
+        contrary.collect()
     }
 
     /// An address for clients.

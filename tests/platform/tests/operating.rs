@@ -20,21 +20,37 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     let platform = Platform::new(0);
     platform.put_stack();
     expect_nothing_runs(&platform);
-    let told = platform.up(&[]);
+    let told = platform.up_nameless(&[]);
     let password = platform.password();
     assert!(password.len() >= 20);
     for words in ["platform  ready", "API       http://api.bloomery.localhost\n", "Ready in "] {
         assert!(told.contains(words), "{words:?}: {told}");
     }
     assert!(!told.contains(&password), "a password is not for scrollback: {told}");
-    assert!(hosts(&platform).contains("127.0.0.1 api.bloomery.localhost"));
+    let names =
+        ["api", "uaa", "login", "log-cache"].map(|host| format!("{host}.bloomery.localhost"));
+    let line = format!("127.0.0.1 {}\n", names.join(" "));
+    assert!(told.contains(&line) && told.contains("`bloomery up --hosts`"), "{told}");
+    assert_eq!(hosts(&platform), "127.0.0.1 localhost\n", "nobody has asked for them");
 
-    // Once more: it says what runs, and changes nothing.
+    // Once more: it says what runs, and writes the names, once.
     let parts = Part::ALL.map(|part| platform.part(part));
     assert!(parts.iter().all(Option::is_some), "{parts:?}");
-    let again = platform.up(&[]);
-    assert!(again.contains("already running (process "), "{again}");
-    assert!(again.contains("http://api.bloomery.localhost\n"), "{again}");
+    for _ in 0..2 {
+        let again = platform.up(&[]);
+        assert!(again.contains("already running (process "), "{again}");
+        assert!(again.contains("http://api.bloomery.localhost\n"), "{again}");
+        let written = format!("127.0.0.1 localhost\n# bloomery: begin\n{line}# bloomery: end\n");
+        assert_eq!(hosts(&platform), written);
+    }
+    // What can have no effect is not dropped without a word.
+    let error =
+        refused(&platform, &["up", "--port", "8090", "--memory", "512", "--domain", "x.test"]);
+    for words in ["--port 8090 (it is 80)", "--memory 512 (it is 4096)", "--domain x.test (it is "]
+    {
+        assert!(error.contains(words), "{words:?}: {error}");
+    }
+    assert!(refused(&platform, &["up", "--foreground"]).contains("--foreground"));
     assert_eq!(parts, Part::ALL.map(|part| platform.part(part)));
 
     let status = platform.told(&["status"]);
@@ -85,9 +101,7 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     assert_eq!(platform.log_in()?.get(&format!("/v3/apps/{app}"))?["state"], "STARTED");
 
     // What is not meant is not done.
-    let refused = platform.bloomery(&["destroy"]);
-    assert!(!refused.status.success());
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let error = refused(&platform, &["destroy"]);
     assert!(error.contains("`bloomery destroy --yes`"), "{error}");
     assert_eq!(platform.app_answers("stays")["life"], now["life"]);
 
@@ -103,9 +117,7 @@ fn another_port_is_taken_and_what_was_settled_is_kept() {
     let platform = Platform::new(1);
     let bind = |port| platform.world().inside(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let taken = bind(80).unwrap();
-    let refused = platform.bloomery(&["up", "--port", "80"]);
-    assert!(!refused.status.success());
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let error = refused(&platform, &["up", "--port", "80"]);
     assert!(error.contains("cannot listen on port 80"), "{error}");
     assert!(platform.world().processes().is_empty(), "nothing was started");
 
@@ -126,10 +138,18 @@ fn another_port_is_taken_and_what_was_settled_is_kept() {
 
     platform.told(&["down"]);
     let _taken = bind(8080).unwrap();
-    let refused = platform.bloomery(&["up"]);
-    assert!(!refused.status.success());
-    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let error = refused(&platform, &["up"]);
     assert!(error.contains("port 8080 is this installation's"), "{error}");
+
+    let error = refused(&platform, &["up", "--domain", "other.localhost"]);
+    assert!(error.contains("domain is bloomery.localhost"), "{error}");
+}
+
+/// What `bloomery` says when it fails with these words.
+fn refused(platform: &Platform, words: &[&str]) -> String {
+    let output = platform.bloomery(words);
+    assert!(!output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
 }
 
 /// Nothing of a platform is on its host, but what it has written into directories and `/etc/hosts`.
