@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Request;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use uaa::Peer;
 
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Cell {
     pub become_: Arc<Mutex<InstanceState>>,
     /// Exit code of the builder.
     pub builder: Arc<Mutex<u32>>,
+    /// One that a build takes and gives back; who holds it holds builds up.
+    pub builds: Arc<Semaphore>,
     /// The controller's internal routes.
     pub internal: Arc<Mutex<Option<Peer>>>,
 }
@@ -43,6 +46,7 @@ impl Cell {
             state: Arc::default(),
             become_: Arc::new(Mutex::new(InstanceState::Running)),
             builder: Arc::default(),
+            builds: Arc::new(Semaphore::new(1)),
             internal: Arc::default(),
         }
     }
@@ -58,6 +62,7 @@ impl Cell {
 
     /// What a cell does with a staging task.
     async fn build(self, recipe: StagingRecipe) {
+        let _turn = self.builds.acquire().await.unwrap();
         let code = *self.builder.lock().unwrap();
         let completion = if code == 0 {
             assert_eq!(self.post(&recipe.droplet_upload, b"droplet".to_vec()).await, 201);

@@ -272,14 +272,16 @@ async fn only_one_build_of_an_app_is_staged_at_a_time() {
     let app = platform.app("web1").await;
     let package = platform.package(&app).await;
     let body = json!({"package": {"guid": package}});
-    let first = platform.post("/v3/builds", body.clone()).await;
-    first.expect(201);
-    // The first may have ended already, then the second is a build of its own.
-    let second = platform.post("/v3/builds", body).await;
-    match second.0.status().as_u16() {
-        201 => {}
-        status => assert_eq!((status, &second.json()["errors"][0]["code"]), (422, &json!(170017))),
-    }
+    let held = platform.cell.builds.clone().acquire_owned().await.unwrap();
+    let first = platform.post("/v3/builds", body.clone()).await.expect(201);
+    let second = platform.post("/v3/builds", body.clone()).await.expect(422);
+    assert_eq!(second["errors"][0]["code"], 170017, "{second}");
+    drop(held);
+    let first = platform.get(&format!("/v3/builds/{}", first["guid"].as_str().unwrap())).await;
+    assert_eq!(first["state"], "STAGED", "{first}");
+    let next = platform.post("/v3/builds", body).await.expect(201);
+    let next = platform.get(&format!("/v3/builds/{}", next["guid"].as_str().unwrap())).await;
+    assert_eq!(next["state"], "STAGED", "{next}");
     platform.controller.close().await;
 }
 
