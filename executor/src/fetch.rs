@@ -12,11 +12,10 @@ use http::header::{
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use md5::Digest as _;
-use percent_encoding::percent_decode_str;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
-use transport::{Address, Client, Identity, Timeouts};
+use transport::{BadTarget, Client, Identity, Target, Timeouts, without_credentials};
 
 /// How often a download is tried.
 const ATTEMPTS: u32 = 4;
@@ -90,12 +89,12 @@ impl Error {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let url = shown(url);
+        let url = without_credentials(url);
         move |source| Self::Transport { url, source: source.into() }
     }
 
     fn url(url: &str, what: String) -> Self {
-        Self::Url { url: shown(url), what }
+        Self::Url { url: without_credentials(url), what }
     }
 
     /// Whether another attempt may do better.
@@ -187,7 +186,7 @@ impl Transfers {
                 .unwrap_or_else(|elapsed| Err(Error::transport(url)(elapsed)));
             match result {
                 Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
-                    tracing::info!(url = shown(url), attempt, %error, "download failed, trying again");
+                    tracing::info!(url = without_credentials(url), attempt, %error, "download failed, trying again");
                     tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
                 }
@@ -255,7 +254,7 @@ impl Transfers {
             let found = hash.hex();
             if found != checksum.value {
                 return Err(Error::Checksum {
-                    url: shown(url),
+                    url: without_credentials(url),
                     algorithm: checksum.algorithm.clone(),
                     expected: checksum.value.clone(),
                     found,
@@ -276,7 +275,7 @@ impl Transfers {
                 .unwrap_or_else(|elapsed| Err(Error::transport(url)(elapsed)));
             match result {
                 Err(error) if error.is_temporary() && attempt < ATTEMPTS => {
-                    tracing::info!(url = shown(url), attempt, %error, "upload failed, trying again");
+                    tracing::info!(url = without_credentials(url), attempt, %error, "upload failed, trying again");
                     tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
                 }
@@ -307,21 +306,10 @@ impl Transfers {
         if status < 400 { Ok(()) } else { Err(Error::Upload(status)) }
     }
 
-    /// Where a URL leads to. Name and password in it are shown by Basic authentication, as Go's
-    /// client does: Cloud Controller's addresses have them.
+    /// Where a URL leads to.
     fn place(&self, url: &str) -> Result<Place, Error> {
-        let bad = |what: String| Error::url(url, what);
-        let parsed: http::Uri = url.parse().map_err(|error| bad(format!("{error}")))?;
-        let (Some(scheme), Some(authority)) = (parsed.scheme_str(), parsed.authority()) else {
-            return Err(bad("a URL with scheme and host is wanted".into()));
-        };
-        let (credentials, host) = match authority.as_str().rsplit_once('@') {
-            Some((credentials, host)) => (Some(basic(credentials)), host),
-            None => (None, authority.as_str()),
-        };
-        let address: Address =
-            format!("{scheme}://{host}").parse().map_err(|error| bad(format!("{error}")))?;
-        let path = parsed.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let Target { address, path, credentials } =
+            url.parse().map_err(|bad: BadTarget| Error::url(url, bad.to_string()))?;
         let client =
             Client::new(address, self.identity.clone(), TIMEOUTS).map_err(Error::transport(url))?;
         Ok(Place { client, path, credentials })
@@ -333,25 +321,6 @@ struct Place {
     client: Client,
     path: String,
     credentials: Option<HeaderValue>,
-}
-
-/// `NAME:PASSWORD` of a URL, percent-encoded, as a header.
-fn basic(credentials: &str) -> HeaderValue {
-    let (name, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-    let decode = |text| percent_decode_str(text).collect::<Vec<u8>>();
-    let plain = [decode(name), b":".to_vec(), decode(password)].concat();
-    let text = format!("Basic {}", BASE64_STANDARD.encode(plain));
-    let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
-}
-
-/// A URL for logs and messages: without name and password.
-fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let host = rest[..end].rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{}", &rest[end..])
 }
 
 /// Doubling from half a second, five seconds at most.
@@ -449,16 +418,10 @@ async fn digests(source: &Path) -> Result<Digests, Error> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Checksum, Error, Transfers, pause, resolve, shown};
+    use super::{Checksum, Error, pause, resolve};
 
     #[test]
-    fn credentials_of_a_url_are_shown_to_its_server_and_to_nobody_else() {
-        let transfers = Transfers::new(None);
-        let place = transfers.place("http://cell:p%40ss@127.0.0.1:1/a?b=c").unwrap();
-        assert_eq!(place.path, "/a?b=c");
-        assert_eq!(place.credentials.unwrap(), "Basic Y2VsbDpwQHNz");
-        assert!(transfers.place("http://127.0.0.1:1/a@b:c").unwrap().credentials.is_none());
-        assert_eq!(shown("http://cell:p@127.0.0.1:1/a"), "http://127.0.0.1:1/a");
+    fn errors_show_no_password() {
         let error = Error::url("http://cell:secret@host/a", "bad".into());
         assert_eq!(error.to_string(), "http://host/a: bad");
     }

@@ -101,6 +101,7 @@ impl Platform {
                 log_cache: format!("{logs_url}/some/path"),
                 ..Links::default()
             },
+            staging: cell::staging(),
             ..cloud_controller::Config::default()
         };
         let measured = store.clone();

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bbs_models::Task;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use transport::{Address, Client, Identity, Timeouts};
+use transport::{Address, Client, Identity, Target, Timeouts, without_credentials};
 
 /// Tries to deliver one result.
 const TRIES: usize = 3;
@@ -53,12 +53,17 @@ impl Callbacks {
     /// that it was not there.
     pub(crate) async fn deliver(&self, task: &Task) -> bool {
         let url = &task.task_definition.completion_callback_url;
-        let (client, path) = match self.client(url) {
+        let target = url.parse::<Target>().map_err(|error| error.to_string());
+        let found = target.and_then(|target| {
+            let client = self.client(target.address.clone()).map_err(|error| error.to_string())?;
+            Ok((client, target))
+        });
+        let (client, target) = match found {
             Ok(found) => found,
             Err(reason) => {
                 tracing::error!(
                     guid = task.task_guid,
-                    url,
+                    url = without_credentials(url),
                     reason,
                     "a task's result has no receiver"
                 );
@@ -66,7 +71,7 @@ impl Callbacks {
             }
         };
         for _ in 0..TRIES {
-            match client.fetch(request(task, &path), ANSWER).await {
+            match client.fetch(request(task, &target), ANSWER).await {
                 Ok(answer)
                     if answer.status() == StatusCode::SERVICE_UNAVAILABLE
                         || answer.status() == StatusCode::GATEWAY_TIMEOUT => {}
@@ -96,27 +101,19 @@ impl Callbacks {
         false
     }
 
-    fn client(&self, url: &str) -> std::result::Result<(Client, Uri), String> {
-        let url: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
-            return Err("it is no URL of a server".into());
-        };
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        let address: Address =
-            format!("{scheme}://{host}").parse().map_err(|error| format!("{error}"))?;
+    fn client(&self, address: Address) -> std::result::Result<Client, transport::Error> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&address) {
-            return Ok((client.clone(), url));
+            return Ok(client.clone());
         }
         let timeouts = Timeouts { answer: Some(PATIENCE), ..Timeouts::default() };
-        let client = Client::new(address.clone(), self.identity.clone(), timeouts)
-            .map_err(|error| format!("{error}"))?;
+        let client = Client::new(address.clone(), self.identity.clone(), timeouts)?;
         clients.insert(address, client.clone());
-        Ok((client, url))
+        Ok(client)
     }
 }
 
-fn request(task: &Task, url: &Uri) -> Request<transport::Body> {
+fn request(task: &Task, target: &Target) -> Request<transport::Body> {
     let result = Result {
         task_guid: &task.task_guid,
         failed: task.failed,
@@ -129,7 +126,11 @@ fn request(task: &Task, url: &Uri) -> Request<transport::Body> {
     let mut request =
         Request::new(transport::full(serde_json::to_vec(&result).unwrap_or_default()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = url.clone();
+    // It was part of one.
+    *request.uri_mut() = target.path.parse().unwrap_or_default();
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(credentials) = &target.credentials {
+        request.headers_mut().insert(AUTHORIZATION, credentials.clone());
+    }
     request
 }

@@ -25,8 +25,8 @@ impl CloudController {
         finish(self.root_routes().merge(self.platform_routes()).merge(self.app_routes()), self)
     }
 
-    /// What answers cells and the BBS. Whoever reaches these routes is trusted, but for downloads,
-    /// which ask for a password.
+    /// What answers cells and the BBS. These show a password; without one there are buildpacks, the
+    /// droplet whose digest somebody knows, and what a user's token allows.
     pub fn internal_routes(&self) -> Router {
         let routes = Router::new()
             .route("/internal/v3/staging/{build}/build_completed", post(internal::build_completed))

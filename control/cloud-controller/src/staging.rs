@@ -75,7 +75,6 @@ pub(crate) async fn recipe(
     let vcap = env::vcap_application(&home, limits, &env::uris(&mappings), None);
     let group = environment_group(conn, "staging").await?;
     let environment = env::staging(&group, &app.env(), &vcap, build.memory_mb, &stack);
-    let droplet = &build.droplet_guid;
     let (build_guid, app_guid) = (&build.guid, &app.guid);
     Ok(Some(StagingRecipe {
         build_guid: build_guid.clone(),
@@ -100,21 +99,18 @@ pub(crate) async fn recipe(
         timeout: config.staging.timeout_in_seconds,
         file_descriptors: config.staging.minimum_staging_file_descriptor_limit,
         egress: egress(conn, "staging").await?,
-        droplet_upload: format!(
-            "{internal}/v1/droplet/{build_guid}?cc-droplet-upload-uri={internal}/internal/v4/droplets/{droplet}/upload"
-        ),
-        cache_upload: format!(
-            "{internal}/v1/build_artifacts/{app_guid}?cc-build-artifacts-upload-uri={internal}/internal/v4/buildpack_cache/{stack}/{app_guid}/upload&stack={stack}"
-        ),
-        completion: format!(
-            "{internal}/internal/v3/staging/{build_guid}/build_completed?start=false"
+        droplet_upload: with_auth(config, &format!("/v1/droplet/{build_guid}")),
+        cache_upload: with_auth(config, &format!("/v1/build_artifacts/{app_guid}?stack={stack}")),
+        completion: with_auth(
+            config,
+            &format!("/internal/v3/staging/{build_guid}/build_completed?start=false"),
         ),
         stack,
         place,
     }))
 }
 
-/// An internal address with the name and password that downloads ask for.
+/// An internal address with the name and password that it asks for.
 fn with_auth(config: &Config, path: &str) -> String {
     let auth = &config.staging.auth;
     let encode = |text: &str| {

@@ -36,20 +36,19 @@ pub fn task_definition(recipe: &StagingRecipe, installation: &Installation) -> T
         resource_limits: limits(recipe.file_descriptors).into(),
         ..RunAction::default()
     });
-    let timeout = recipe.timeout;
     let uploads = ParallelAction {
         actions: vec![
             upload(UploadAction {
                 artifact: "droplet".into(),
                 from: "/tmp/droplet".into(),
-                to: format!("{}&timeout={timeout}", recipe.droplet_upload),
+                to: recipe.droplet_upload.clone(),
                 user: USER.into(),
                 ..UploadAction::default()
             }),
             upload(UploadAction {
                 artifact: "build artifacts cache".into(),
                 from: "/tmp/output-cache".into(),
-                to: format!("{}&timeout={timeout}", recipe.cache_upload),
+                to: recipe.cache_upload.clone(),
                 user: USER.into(),
                 ..UploadAction::default()
             }),
@@ -73,7 +72,7 @@ pub fn task_definition(recipe: &StagingRecipe, installation: &Installation) -> T
     };
     let whole = TimeoutAction {
         action: Action { serial_action: steps.into(), ..Action::default() }.into(),
-        timeout_ms: i64::from(timeout) * 1000,
+        timeout_ms: i64::from(recipe.timeout) * 1000,
         ..TimeoutAction::default()
     };
     TaskDefinition {
@@ -179,8 +178,8 @@ mod tests {
             timeout: 900,
             file_descriptors: 16384,
             egress: Vec::new(),
-            droplet_upload: "http://cc/v1/droplet/build?x=1".into(),
-            cache_upload: "http://cc/v1/build_artifacts/app?x=1".into(),
+            droplet_upload: "http://cc/v1/droplet/build".into(),
+            cache_upload: "http://cc/v1/build_artifacts/app".into(),
             completion: "http://cc/completed".into(),
         };
         let installation = Installation {
@@ -200,7 +199,7 @@ mod tests {
         assert_eq!(args[0], "-buildpackOrder=bp_ff,https://git.test/bp");
         assert_eq!(args[2], "-skipDetect=true");
         let sent = &steps[2].emit_progress_action.action.parallel_action.actions;
-        assert_eq!(sent[0].upload_action.to, "http://cc/v1/droplet/build?x=1&timeout=900");
+        assert_eq!(sent[0].upload_action.to, "http://cc/v1/droplet/build");
         assert_eq!(task.cached_dependencies[1].to, directory("bp_ff"));
         assert_eq!(task.cached_dependencies[1].to.len(), "/tmp/buildpacks/".len() + 16);
     }

@@ -28,8 +28,10 @@ use crate::store::select::by_guid;
 pub(crate) async fn build_completed(
     State(controller): App,
     Path(build): Path<String>,
+    headers: HeaderMap,
     body: Result<Json<Completion>, axum::extract::rejection::JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
+    require_password(&controller, &headers)?;
     let malformed = body.is_err();
     let completion = match body {
         Ok(Json(completion)) => completion,
@@ -47,8 +49,10 @@ pub(crate) async fn build_completed(
 pub(crate) async fn upload_droplet(
     State(controller): App,
     Path(build): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
+    require_password(&controller, &headers)?;
     let missing = || ApiError::not_found("Build");
     let mut conn = controller.store.read().await?;
     let build: Build = by_guid(&mut conn, "builds", &build).await?.ok_or_else(missing)?;
@@ -86,8 +90,10 @@ pub(crate) async fn upload_cache(
     State(controller): App,
     Path(app): Path<String>,
     RawQuery(raw): RawQuery,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
+    require_password(&controller, &headers)?;
     let query = Query::parse(raw.as_deref());
     let stack = query.get("stack").unwrap_or_else(|| controller.config.default_stack());
     let mut conn = controller.store.read().await?;
@@ -100,7 +106,8 @@ pub(crate) async fn upload_cache(
     Ok(StatusCode::OK)
 }
 
-/// Downloads hold the users' code: whoever wants them shows the cells' name and password.
+/// Downloads hold the users' code, and uploads become it: whoever comes with one or for one shows the
+/// cells' name and password, which the addresses have that we give out.
 fn require_password(controller: &CloudController, headers: &HeaderMap) -> Result<(), ApiError> {
     let auth = &controller.config.staging.auth;
     let given = headers
@@ -225,8 +232,10 @@ pub(crate) struct Crash {
 pub(crate) async fn crashed(
     State(controller): App,
     Path(process): Path<String>,
+    headers: HeaderMap,
     Json(crash): Json<Crash>,
 ) -> Result<Response, ApiError> {
+    require_password(&controller, &headers)?;
     record_crash(&controller, &process, &crash).await?;
     Ok(StatusCode::OK.into_response())
 }

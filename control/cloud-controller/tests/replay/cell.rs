@@ -7,13 +7,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cloud_controller::recipe::{BuildpackRecipe, RunRecipe, StagingRecipe};
-use cloud_controller::{Desired, Instance, InstancePort, InstanceState, Runtime, RuntimeError};
+use cloud_controller::{
+    Desired, Instance, InstancePort, InstanceState, Runtime, RuntimeError, Staging, StagingAuth,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::Request;
 use serde_json::json;
 use tokio::sync::Semaphore;
-use uaa::Peer;
+use transport::Target;
+use uaa::{Peer, Secret};
 
 #[derive(Debug, Default)]
 pub struct State {
@@ -25,6 +28,12 @@ pub struct State {
     pub fresh: u32,
     /// When a build was about to be told that it has ended.
     pub staged_at: Option<Instant>,
+}
+
+/// What a controller's configuration has to say for its cell.
+pub fn staging() -> Staging {
+    let auth = StagingAuth { user: "cell".into(), password: Secret("p@ss".into()) };
+    Staging { auth, ..Staging::default() }
 }
 
 #[derive(Clone, Debug)]
@@ -52,9 +61,10 @@ impl Cell {
     }
 
     async fn post(&self, url: &str, body: Vec<u8>) -> http::StatusCode {
-        let path = url.split_once("://").unwrap().1;
-        let path = &path[path.find('/').unwrap()..];
-        let request = Request::post(path).header("content-type", "application/json");
+        let Target { path, credentials, .. } = url.parse().unwrap();
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .header("authorization", credentials.unwrap());
         let request = request.body(Bytes::from(body)).unwrap();
         let peer = self.internal.lock().unwrap().clone().unwrap();
         peer.send(request).await.unwrap().status()

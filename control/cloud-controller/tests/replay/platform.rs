@@ -11,7 +11,7 @@ use uaa::{ClientDetails, PasswordCost, Peer, Secret, SeedUser, Uaa};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::cell::Cell;
+use crate::cell::{self, Cell};
 
 pub const CC: &str = "http://api.example.test";
 
@@ -83,6 +83,7 @@ impl Platform {
                 log_cache: "http://log-cache.example.test".into(),
                 ..Links::default()
             },
+            staging: cell::staging(),
             ..Config::default()
         };
         let lines = Arc::<Mutex<Vec<Line>>>::default();

@@ -1,6 +1,9 @@
 //! Rules that no recording shows: who may do what, what is refused, what survives.
 
+use bytes::Bytes;
+use http::Request;
 use serde_json::{Value, json};
+use uaa::Peer;
 
 use crate::platform::{CC, Platform, zip_of};
 
@@ -282,6 +285,37 @@ async fn only_one_build_of_an_app_is_staged_at_a_time() {
     let next = platform.post("/v3/builds", body).await.expect(201);
     let next = platform.get(&format!("/v3/builds/{}", next["guid"].as_str().unwrap())).await;
     assert_eq!(next["state"], "STAGED", "{next}");
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn what_cells_bring_and_tell_is_taken_with_their_password_only() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let package = platform.package(&app).await;
+    let held = platform.cell.builds.clone().acquire_owned().await.unwrap();
+    let made = platform.post("/v3/builds", json!({"package": {"guid": package}})).await.expect(201);
+    let build = made["guid"].as_str().unwrap();
+    let completion = json!({"failed": true, "failure_reason": "a stranger says so"}).to_string();
+    let internal = Peer::local(platform.controller.internal_routes());
+    for path in [
+        format!("/v1/droplet/{build}"),
+        format!("/v1/build_artifacts/{app}"),
+        format!("/internal/v3/staging/{build}/build_completed?start=false"),
+        format!("/internal/v4/apps/{app}-{app}/crashed"),
+    ] {
+        for shown in ["", "Basic Y2VsbDp3cm9uZw=="] {
+            let request = Request::post(&path)
+                .header("authorization", shown)
+                .header("content-type", "application/json")
+                .body(Bytes::from(completion.clone()))
+                .unwrap();
+            assert_eq!(internal.send(request).await.unwrap().status(), 401, "{path} {shown:?}");
+        }
+    }
+    drop(held);
+    let ended = platform.get(&format!("/v3/builds/{build}")).await;
+    assert_eq!(ended["state"], "STAGED", "{ended}");
     platform.controller.close().await;
 }
 
