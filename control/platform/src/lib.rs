@@ -8,8 +8,12 @@
 //!             └─────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The daemons are those that run alone elsewhere, and speak to each other as they do there: over
-//! sockets, in the original's protocols. [`serve()`] starts them; none knows that the others are near.
+//! The daemons are those that run alone elsewhere. Those of Diego, Garden and what users and apps ask
+//! speak over sockets, in the original's protocols, as they do there. Within the process are: the bus;
+//! what cells, router and Cloud Controller send to Log Cache, and usage read from there, which alone go
+//! by gRPC; and what Cloud Controller, UAA and Log Cache ask each other, the same requests to the same
+//! routes without a socket between them, since these would need certificates of their own.
+//! [`serve()`] starts them; none knows that the others are near.
 //! State is in one directory ([`Config::data`]); killed at any moment the process goes on from there.
 
 #![forbid(unsafe_code)]
