@@ -1,6 +1,7 @@
 //! `bloomery garden`: the container daemon.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
@@ -32,24 +33,34 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         bail!("a Garden makes namespaces, cgroups and links: it must be started as root");
     }
     match command {
-        Command::Serve(flags) => serve(with_file(*flags, &["serve", "server"])?),
-        Command::Cleanup(flags) => clean_up(with_file(*flags, &["cleanup"])?),
+        Command::Serve(flags) => {
+            let file = flags.config.clone();
+            serve(with_file(*flags, file, "bloomery garden serve", &["serve", "server"])?)
+        }
+        Command::Cleanup(flags) => {
+            let file = flags.config.clone();
+            clean_up(with_file(*flags, file, "bloomery garden cleanup", &["cleanup"])?)
+        }
     }
 }
 
-/// Flags from the INI file come first, so that the command line's win. `names` are those of the
-/// subcommand.
-fn with_file(flags: Flags, names: &[&'static str]) -> anyhow::Result<Flags> {
-    let Some(path) = &flags.config else { return Ok(flags) };
+/// Flags from an INI file come first, so that the command line's win. `names` are those of the
+/// subcommand, which is called by `title`.
+pub fn with_file<F: Args + FromArgMatches>(
+    flags: F,
+    file: Option<PathBuf>,
+    title: &'static str,
+    names: &[&str],
+) -> anyhow::Result<F> {
+    let Some(file) = file else { return Ok(flags) };
     let from_line = std::env::args_os()
         .skip_while(|argument| !names.iter().any(|name| argument == name))
         .skip(1);
-    let name = format!("bloomery garden {}", names[0]);
-    let all = std::iter::once(OsString::from(&name)).chain(ini_flags(path)?).chain(from_line);
+    let all = std::iter::once(OsString::from(title)).chain(ini_flags(&file)?).chain(from_line);
     let command =
-        Flags::augment_args(clap::Command::new(names[0]).bin_name(name)).args_override_self(true);
+        F::augment_args(clap::Command::new(title).bin_name(title)).args_override_self(true);
     let matches = command.try_get_matches_from(all).unwrap_or_else(|error| error.exit());
-    Flags::from_arg_matches(&matches).map_err(Into::into)
+    F::from_arg_matches(&matches).map_err(Into::into)
 }
 
 fn serve(flags: Flags) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ mod ctl;
 mod daemon;
 mod demo;
 mod descriptors;
+mod doctor;
 mod export;
 mod garden;
 mod inside;
@@ -36,6 +37,11 @@ enum Command {
     Garden(garden::Command),
     /// Show on this host what containers are, and put everything back.
     Demo(demo::Flags),
+    /// Say what this host lacks for containers, what follows from it and what to do.
+    ///
+    /// Takes the flags of `bloomery garden serve`; leaves nothing behind and touches no container.
+    /// Status 3 if no container can be made.
+    Doctor(Box<doctor::Flags>),
     /// Create, run, look at and destroy containers of a Garden by hand.
     Ctl(Box<ctl::Arguments>),
     /// Log in to a Cloud Foundry, push apps and look after them.
@@ -141,6 +147,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse_from(daemon::as_flags(std::env::args_os())).command {
         Command::Garden(command) => garden::run(command),
         Command::Demo(flags) => demo::run(&flags),
+        Command::Doctor(flags) => return doctor::run(*flags),
         Command::Ctl(arguments) => return ctl::run(*arguments),
         Command::Cf(command) => return bloomery_cf::execute(command),
         Command::Bbs(flags) => daemon::run(Daemon::Bbs, &flags),

@@ -11,13 +11,18 @@ const LONGEST: usize = 500;
 const MODULE: &str = "/sys/module/apparmor/parameters/enabled";
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
 
+/// Whether the kernel confines anybody.
+pub fn is_enabled() -> bool {
+    fs::read(MODULE).is_ok_and(|enabled| enabled.starts_with(b"Y"))
+}
+
 /// Says what is wrong where no process could run under `profile`: each start of one would fail.
 pub fn require(profile: &str) -> Result<(), Error> {
     let refused = |reason: &str| Err(Error::Plain(format!("--apparmor {profile}: {reason}")));
     if profile.len() > LONGEST || profile.bytes().any(|byte| byte.is_ascii_control()) {
         return refused("no profile is called so");
     }
-    if fs::read(MODULE).ok().is_none_or(|enabled| !enabled.starts_with(b"Y")) {
+    if !is_enabled() {
         return refused("this kernel has no AppArmor, or it is turned off; leave the flag away");
     }
     match loaded(LOADED.as_ref()) {

@@ -36,6 +36,9 @@ use crate::network::Network;
 use crate::pool::{Maker, Pool};
 use crate::volumes::Volumes;
 
+pub(crate) use cleanup::processes_of;
+pub(crate) use restore::CGROUPS;
+
 /// Property that says whether a container is ready to be seen.
 const STATE: &str = "garden.state";
 /// Property that holds the grace time in nanoseconds.

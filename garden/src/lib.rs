@@ -14,6 +14,7 @@ pub mod config;
 mod container;
 mod depot;
 pub mod devices;
+pub mod doctor;
 mod error;
 mod exits;
 pub mod fault;

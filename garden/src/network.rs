@@ -37,31 +37,35 @@ fn told(error: garden_networker::Error) -> Error {
     }
 }
 
+/// A configuration as the networker takes it.
+pub fn settings(config: &Config) -> Result<Settings, Error> {
+    let network = &config.network;
+    let parse = |text: &String| text.parse::<Ipv4Network>();
+    let bad = |error: garden_networker::InvalidCidr| Error::Plain(error.to_string());
+    Ok(Settings {
+        tag: config.tag.clone(),
+        pool: parse(&network.pool).map_err(bad)?,
+        deny: network.deny.iter().map(parse).collect::<Result<_, _>>().map_err(bad)?,
+        allow_host_access: network.allow_host_access,
+        port_pool_start: network.port_pool_start,
+        port_pool_size: network.port_pool_size,
+        external_ip: network.external_ip,
+        mtu: network.mtu,
+        name_servers: NameServers {
+            configured: network.dns_servers.clone(),
+            additional: network.additional_dns_servers.clone(),
+            ..NameServers::default()
+        },
+        host_resolvers: HOST_RESOLVERS.map(PathBuf::from).to_vec(),
+        additional_hosts: network.additional_hosts.clone(),
+        memory: config.run.join("network"),
+    })
+}
+
 impl Network {
     /// Starts the networker.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        let network = &config.network;
-        let parse = |text: &String| text.parse::<Ipv4Network>();
-        let bad = |error: garden_networker::InvalidCidr| Error::Plain(error.to_string());
-        let settings = Settings {
-            tag: config.tag.clone(),
-            pool: parse(&network.pool).map_err(bad)?,
-            deny: network.deny.iter().map(parse).collect::<Result<_, _>>().map_err(bad)?,
-            allow_host_access: network.allow_host_access,
-            port_pool_start: network.port_pool_start,
-            port_pool_size: network.port_pool_size,
-            external_ip: network.external_ip,
-            mtu: network.mtu,
-            name_servers: NameServers {
-                configured: network.dns_servers.clone(),
-                additional: network.additional_dns_servers.clone(),
-                ..NameServers::default()
-            },
-            host_resolvers: HOST_RESOLVERS.map(PathBuf::from).to_vec(),
-            additional_hosts: network.additional_hosts.clone(),
-            memory: config.run.join("network"),
-        };
-        let networker = Networker::start(settings).map_err(told)?;
+        let networker = Networker::start(settings(config)?).map_err(told)?;
         for obstacle in networker.obstacles().map_err(told)? {
             let mend = obstacle.mend();
             tracing::warn!(

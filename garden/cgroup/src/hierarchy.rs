@@ -351,7 +351,7 @@ fn own_place<'a>(lines: &'a str, controller: Option<&str>) -> Option<&'a str> {
 }
 
 /// Slots are named as numbers print, so that one number has one name.
-fn parse_number(name: &str) -> Option<u32> {
+pub(crate) fn parse_number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number: &u32| number.to_string() == name)
 }
 
@@ -359,7 +359,7 @@ type Bindings = Vec<(Vec<Controller>, Directory)>;
 
 /// The v2 directory to make the root in, and the v1 hierarchies with the
 /// controllers they bind.
-fn locate(under: &Path) -> Result<(Directory, Bindings), Error> {
+pub(crate) fn locate(under: &Path) -> Result<(Directory, Bindings), Error> {
     let directory = Directory::open(under)?;
     let stat = rustix::fs::fstatfs(directory.any_fd())
         .map_err(|errno| directory.error("identify it", "", errno))?;
@@ -415,7 +415,7 @@ pub(crate) fn enable(directory: &Directory) -> Result<BTreeSet<Controller>, Erro
     Ok(here)
 }
 
-fn present(names: &str) -> BTreeSet<Controller> {
+pub(crate) fn present(names: &str) -> BTreeSet<Controller> {
     let named = |controller: &Controller| {
         names.split_ascii_whitespace().any(|name| name == controller.name())
     };

@@ -38,6 +38,7 @@ mod metrics;
 mod mounts;
 mod oom;
 mod slot;
+mod survey;
 
 pub use devices::{DeviceAccess, DeviceFilter, DeviceKind, DeviceRule, garden_default_devices};
 pub use error::Error;
@@ -46,3 +47,4 @@ pub use limits::{CpuQuota, Limits, NotEnforced, cpu_weight};
 pub use metrics::{CpuStat, MemoryStat, Metrics, PidStat};
 pub use oom::OomWatch;
 pub use slot::{Leaf, Slot};
+pub use survey::{Enforcer, Root, Survey};

@@ -21,6 +21,7 @@ mod resolver;
 mod rule;
 mod socket;
 mod subnets;
+mod survey;
 mod sysctl;
 
 pub use cidr::{InvalidCidr, Ipv4Network};
@@ -33,3 +34,4 @@ pub use pair::{End, Pair};
 pub use ports::{DEFAULT_SIZE, DEFAULT_START, PortError, PortPool};
 pub use resolver::{NameServers, host_name, hosts, resolv_conf};
 pub use subnets::{Lease, Request, SubnetError, Subnets};
+pub use survey::{has_uplink, obstacles, overlaps, rehearse};

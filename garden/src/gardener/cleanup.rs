@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use garden_sys::pidfd::ends_within;
+use garden_sys::supervisor::Supervisor;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::runtime::Handle;
 
@@ -30,7 +31,7 @@ impl Gardener {
         // No container is made, so no image is unpacked.
         config.default_rootfs = None;
         let gardener = Self::start(config.clone(), runtime)?;
-        let supervisor = gardener.supervisor_processes()?;
+        let supervisor = processes_of(&gardener.supervisor)?;
         gardener.raze()?;
         if let Err(error) = gardener.supervisor.dismiss() {
             // It leaves by itself a few seconds after its last container and daemon.
@@ -64,19 +65,19 @@ impl Gardener {
         }
         Ok(())
     }
+}
 
-    fn supervisor_processes(&self) -> Result<Vec<OwnedFd>, Error> {
-        let (keeper, anchor) = self
-            .supervisor
-            .pids()
-            .map_err(|error| Error::because("cannot find the supervisor's processes", &error))?;
-        let opened = |pid: i32| {
-            let pid = Pid::from_raw(pid)?;
-            // One that cannot be opened is gone already.
-            pidfd_open(pid, PidfdFlags::empty()).ok()
-        };
-        Ok([keeper, anchor].into_iter().filter_map(opened).collect())
-    }
+/// Pidfds of those of keeper and anchor that are alive.
+pub(crate) fn processes_of(supervisor: &Supervisor) -> Result<Vec<OwnedFd>, Error> {
+    let (keeper, anchor) = supervisor
+        .pids()
+        .map_err(|error| Error::because("cannot find the supervisor's processes", &error))?;
+    let opened = |pid: i32| {
+        let pid = Pid::from_raw(pid)?;
+        // One that cannot be opened is gone already.
+        pidfd_open(pid, PidfdFlags::empty()).ok()
+    };
+    Ok([keeper, anchor].into_iter().filter_map(opened).collect())
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), Error> {

@@ -33,7 +33,7 @@ use crate::volumes::Volumes;
 use rootfs::reference::References;
 
 /// Where cgroups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(crate) const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Gardener {
     /// Starts a Garden: takes over the containers of an earlier one, and removes what is nobody's.

@@ -11,3 +11,4 @@ pub mod pidfd;
 pub mod plan;
 pub mod program;
 pub mod supervisor;
+pub mod trial;
