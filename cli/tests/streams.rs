@@ -5,9 +5,14 @@ mod plot;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use bloomery_garden::gardener::Unpacking;
+use bloomery_garden::server::Settings;
 use garden_sys::supervisor::Exit;
-use plot::Plot;
+use plot::traces::Traces;
+use plot::{Plot, wait_until};
+use tokio::io::AsyncWriteExt;
 
 fn plot() -> Plot {
     Plot::with(|config| config.own_program = env!("CARGO_BIN_EXE_bloomery").into())
@@ -44,17 +49,28 @@ fn listed(archive: &[u8]) -> Vec<String> {
 }
 
 fn stream_in(plot: &Plot, user: &str, path: &str, archive: &[u8]) -> Result<(), String> {
-    let mut archive = archive;
-    let done = plot.garden().stream_in("box", user, path, &mut archive);
+    let begun = plot.garden().stream_in("box", user, path);
+    let Unpacking { archive: mut feed, helper } = begun.map_err(|error| error.to_string())?;
+    let done = plot.runtime.block_on(async move {
+        // A helper that reads no more says why.
+        let _ = feed.write_all(archive).await;
+        drop(feed);
+        helper.ended().await
+    });
     done.map_err(|error| error.to_string())
 }
 
 fn stream_out(plot: &Plot, user: &str, path: &str) -> Result<Vec<u8>, String> {
+    let begun = plot.garden().stream_out("box", user, path);
+    let mut packing = begun.map_err(|error| error.to_string())?;
     let mut archive = Vec::new();
-    let mut stream =
-        plot.garden().stream_out("box", user, path).map_err(|error| error.to_string())?;
-    stream.read_to_end(&mut archive).map_err(|error| error.to_string())?;
-    Ok(archive)
+    let packed = plot.runtime.block_on(async {
+        while let Some(piece) = packing.next().await? {
+            archive.extend_from_slice(&piece);
+        }
+        Ok(())
+    });
+    packed.map_err(|error: bloomery_garden::Error| error.to_string()).map(|()| archive)
 }
 
 fn told(plot: &Plot, script: &str) -> String {
@@ -243,6 +259,85 @@ fn a_stopped_container_still_streams_a_lot() {
     };
     assert!(content(&out) == content(&large));
     // A reader that goes away ends the packer.
-    let mut some = [0; 100];
-    plot.garden().stream_out("box", "vcap", "large").unwrap().read_exact(&mut some).unwrap();
+    let before = Traces::settled(&plot.config, 1, 0);
+    let mut packing = plot.garden().stream_out("box", "vcap", "large").unwrap();
+    plot.runtime.block_on(packing.next()).unwrap().unwrap();
+    drop(packing);
+    plot.expect(&before);
+}
+
+/// Begins to send an archive into the container, and stops.
+fn begin_stream_in(plot: &Plot, user: &str) -> plot::serving::Peer {
+    let mut peer = plot.connect();
+    peer.send(&format!(
+        "PUT /containers/box/files?user={user}&destination=/in HTTP/1.1\r\nHost: api\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    ));
+    let simple = archive("echo hello > hello.txt", &["--format=ustar"]);
+    peer.send(&format!("200\r\n{}\r\n", str::from_utf8(&simple[..0x200]).unwrap()));
+    peer
+}
+
+#[test]
+fn clients_that_stop_in_an_archive_hold_nothing_for_long() {
+    let mut plot = plot();
+    plot.serve_as(Settings {
+        body_patience: Duration::from_millis(500),
+        connections: 2,
+        ..Settings::default()
+    });
+    plot.create("box");
+    // More than sockets and pipes hold on the way.
+    told(&plot, "dd if=/dev/zero of=/large bs=1M count=8 2>/dev/null");
+    let before = Traces::settled(&plot.config, 1, 0);
+    let serves = || assert_eq!(plot.ask("GET", "/ping", ""), (200, "{}\n".into()));
+
+    let senders = [(); 2].map(|()| begin_stream_in(&plot, "root"));
+    // There is no third place before one of the two is given up.
+    serves();
+    for mut peer in senders {
+        let (status, said) = peer.response();
+        assert_eq!(status, 500);
+        let words = "error streaming in: the archive ends early: 131072 bytes took the client more";
+        assert!(said.contains(words), "{said}");
+        assert_eq!(peer.rest(), "");
+    }
+    plot.expect(&before);
+
+    let receivers = [(); 2].map(|()| {
+        let mut peer = plot.connect();
+        peer.request("GET", "/containers/box/files?user=root&source=/large", "");
+        peer
+    });
+    serves();
+    for mut peer in receivers {
+        let got = peer.rest();
+        assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got:.100}");
+        assert!(got.len() < 8 << 20 && !got.ends_with("\r\n0\r\n\r\n"), "{} bytes", got.len());
+    }
+    plot.expect(&before);
+
+    // Nobody keeps the container from being unused.
+    plot.garden().set_grace_time("box", Duration::from_millis(1)).unwrap();
+    wait_until("the grace time is over", || {
+        plot.garden().reap_unused();
+        plot.garden().list(&Default::default()).is_empty()
+    });
+}
+
+#[test]
+fn a_client_that_stops_in_an_archive_hears_what_became_of_it_meanwhile() {
+    let mut plot = plot();
+    plot.serve();
+    plot.create("box");
+    let (status, said) = begin_stream_in(&plot, "nobodyhere").response();
+    assert_eq!(status, 500);
+    assert!(said.contains("getpwnam: Success"), "{said}");
+    let before = Traces::settled(&plot.config, 1, 0);
+    let mut peer = begin_stream_in(&plot, "root");
+    wait_until("the unpacker runs", || plot.traces().processes > before.processes);
+    plot.garden().destroy("box").unwrap();
+    let (status, said) = peer.response();
+    assert_eq!(status, 500);
+    assert!(said.contains("error streaming in: exit status 137"), "{said}");
 }

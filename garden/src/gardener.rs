@@ -3,6 +3,7 @@
 //! All calls block. Containers are independent: no lock is held across a slow step of one that
 //! another could wait for.
 
+mod archive;
 mod cleanup;
 mod create;
 mod destroy;
@@ -23,6 +24,8 @@ use garden_api::{
 use garden_seccomp::Filter;
 use garden_sys::supervisor::Supervisor;
 use tokio::runtime::Handle;
+
+pub use archive::{Helper, Packing, Unpacking};
 
 use crate::claim::Claim;
 use crate::config::Config;

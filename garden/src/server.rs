@@ -8,19 +8,20 @@
 //! ```
 //!
 //! A connection is one task, and stays one when it is hijacked. What the gardener does blocks, so it
-//! runs on threads for that: short calls on the runtime's, archives on threads of their own, because
-//! a client decides how long those take.
+//! runs on threads for that; archives go through a pipe, since a client decides how long they take.
 
 mod calls;
 mod connection;
 mod files;
 mod hijack;
 mod listener;
+mod pace;
 mod reply;
 mod route;
 mod streams;
 mod tokens;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub use listener::Listener;
 
 use crate::error::Error;
 use crate::gardener::Gardener;
+use crate::http::Wire;
 use tokens::Tokens;
 
 /// After a stop, calls that are under way may take so long.
@@ -46,6 +48,9 @@ pub struct Settings {
     /// How long a connection may be idle between requests. The official client leaves connections
     /// of failed calls open for ever.
     pub idle_patience: Duration,
+    /// How long a client may take for the body of a request or to read an answer, and for each 128 KiB
+    /// of an archive in either direction.
+    pub body_patience: Duration,
     /// Connections at once that carry requests; further ones wait to be accepted, and idle ones are
     /// closed meanwhile.
     pub connections: usize,
@@ -60,6 +65,7 @@ impl Default for Settings {
         Self {
             head_patience: Duration::from_secs(60),
             idle_patience: Duration::from_secs(120),
+            body_patience: Duration::from_secs(120),
             connections: descriptors / 10,
             hijacked: descriptors / 5 * 2,
         }
@@ -95,6 +101,12 @@ impl Shared {
         let gardener = Arc::clone(&self.gardener);
         let called = tokio::task::spawn_blocking(move || call(&gardener)).await;
         called.unwrap_or_else(|_| Err(Error::Plain("the server failed in this call".into())))
+    }
+
+    /// Writes what a client must read in time.
+    async fn write(&self, wire: &mut Wire, bytes: &[u8]) -> io::Result<()> {
+        let written = tokio::time::timeout(self.settings.body_patience, wire.write(bytes)).await;
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Waits until the server is to stop.

@@ -300,6 +300,30 @@ fn slow_and_idle_clients_are_closed() {
 }
 
 #[test]
+fn clients_that_stop_in_a_body_or_in_an_answer_hold_their_places_for_a_time() {
+    let mut plot = Plot::new();
+    plot.serve_as(Settings {
+        body_patience: Duration::from_millis(200),
+        connections: 2,
+        ..Settings::default()
+    });
+    plot.create("h");
+    plot.garden().set_property("h", "long", &"v".repeat(3_000_000)).unwrap();
+    let mut deaf = plot.connect();
+    deaf.request("GET", "/containers/h/properties/long", "");
+    assert!(deaf.head().starts_with("HTTP/1.1 200 OK\r\n"));
+    let mut stopped = plot.connect();
+    stopped.send("POST /containers HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n{\"handle\"");
+    // There is no third place before one of the two is given up.
+    assert_eq!(plot.ask("GET", "/ping", ""), (200, "{}\n".into()));
+    assert_eq!(stopped.response(), (500, plain("the request's body takes too long")));
+    assert_eq!(stopped.rest(), "");
+    let answer = deaf.rest();
+    assert!(answer.len() < 3_000_000, "{} bytes", answer.len());
+    assert_eq!(plot.garden().list(&Default::default()), ["h"]);
+}
+
+#[test]
 fn a_client_that_goes_during_a_create_leaves_nothing_half_made() {
     let plot = served();
     for number in 0..8 {

@@ -1,11 +1,10 @@
 //! Processes: started, attached to, remembered.
 
 use std::collections::btree_map::Entry;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 
 use garden_api::{ProcessSpec, TtySpec};
 use garden_cgroup::Leaf;
@@ -373,131 +372,6 @@ impl Gardener {
             .map_err(|error| Error::because("cannot release a helper", &error))?;
         Ok((exit, String::from_utf8_lossy(&said).trim().to_owned()))
     }
-
-    /// Unpacks a tar read from `archive` into a directory of the container.
-    pub fn stream_in(
-        &self,
-        handle: &str,
-        user: &str,
-        path: &str,
-        archive: &mut dyn Read,
-    ) -> Result<(), Error> {
-        let (container, _call) = self.call(handle)?;
-        let null = std::fs::File::options()
-            .write(true)
-            .open("/dev/null")
-            .map_err(|error| Error::because("cannot open /dev/null", &error))?;
-        let (input, feed) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|errno| Error::because("cannot make a pipe", &std::io::Error::from(errno)))?;
-        std::thread::scope(|scope| {
-            let arguments = ["bloomery", "inside", "stream-in", user, path];
-            let container = &container;
-            let unpacking =
-                scope.spawn(move || self.run_own(container, &arguments, input, null.into()));
-            let mut feed = std::fs::File::from(feed);
-            // The unpacker says what is wrong with the archive; a reader that fails is told here.
-            let mut buffer = vec![0; 64 * 1024];
-            let fed = loop {
-                match archive.read(&mut buffer) {
-                    Ok(0) => break Ok(()),
-                    Ok(length) => {
-                        if feed.write_all(&buffer[..length]).is_err() {
-                            break Ok(());
-                        }
-                    }
-                    Err(error) => break Err(error),
-                }
-            };
-            drop(feed);
-            let outcome = unpacking
-                .join()
-                .unwrap_or_else(|_| Err(Error::Plain("the unpacker's thread died".into())));
-            fed.map_err(|error| {
-                Error::because("error streaming in: the archive ends early", &error)
-            })?;
-            match outcome? {
-                (Exit::Status(0), _) => Ok(()),
-                (exit, said) => Err(stream_error("error streaming in", exit, &said)),
-            }
-        })
-    }
-
-    /// Packs a file or directory of the container. Answers a reader of the archive once its first
-    /// bytes are there, so that an error is an error and not a short archive.
-    pub fn stream_out(
-        self: &Arc<Self>,
-        handle: &str,
-        user: &str,
-        path: &str,
-    ) -> Result<Box<dyn Read + Send>, Error> {
-        let (container, call) = self.call(handle)?;
-        let null = std::fs::File::open("/dev/null")
-            .map_err(|error| Error::because("cannot open /dev/null", &error))?;
-        let (archive, theirs) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|errno| Error::because("cannot make a pipe", &std::io::Error::from(errno)))?;
-        let gardener = Arc::clone(self);
-        let (user, path) = (user.to_owned(), path.to_owned());
-        let packing = std::thread::spawn(move || {
-            let arguments = ["bloomery", "inside", "stream-out", &user, &path];
-            let outcome = gardener.run_own(&container, &arguments, null.into(), theirs);
-            drop(call);
-            outcome
-        });
-        let mut archive = std::fs::File::from(archive);
-        let mut first = vec![0; 512];
-        let mut filled = 0;
-        while filled < first.len() {
-            match archive.read(&mut first[filled..]) {
-                Ok(0) => break,
-                Ok(length) => filled += length,
-                Err(error) => return Err(Error::because("error streaming out", &error)),
-            }
-        }
-        if filled == 0 {
-            let outcome = packing
-                .join()
-                .unwrap_or_else(|_| Err(Error::Plain("the packer's thread died".into())));
-            let (exit, said) = outcome?;
-            return Err(stream_error("error streaming out", exit, &said));
-        }
-        first.truncate(filled);
-        let rest = Packed { archive, packing: Some(packing) };
-        Ok(Box::new(std::io::Cursor::new(first).chain(rest)))
-    }
-}
-
-/// The rest of an archive: it ends well only if its packer does, so that what could not be packed
-/// is not silently missing.
-struct Packed {
-    archive: std::fs::File,
-    packing: Option<JoinHandle<Result<(Exit, String), Error>>>,
-}
-
-impl Read for Packed {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = self.archive.read(buffer)?;
-        if length > 0 || buffer.is_empty() {
-            return Ok(length);
-        }
-        let Some(packing) = self.packing.take() else { return Ok(0) };
-        match packing.join() {
-            Ok(Ok((Exit::Status(0), _))) => Ok(0),
-            Ok(Ok((exit, said))) => {
-                Err(std::io::Error::other(stream_error("error streaming out", exit, &said)))
-            }
-            Ok(Err(error)) => Err(std::io::Error::other(error)),
-            Err(_) => Err(std::io::Error::other("the packer's thread died")),
-        }
-    }
-}
-
-/// In the words of the reference, where a program's exit status and output follow.
-fn stream_error(attempt: &str, exit: Exit, said: &str) -> Error {
-    let status = match exit {
-        Exit::Status(status) => format!("exit status {status}"),
-        Exit::Unknown => "exit status unknown".to_owned(),
-    };
-    Error::Plain(format!("{attempt}: {status}. Output: {said}"))
 }
 
 fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<Ends, Error> {

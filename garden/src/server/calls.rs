@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use garden_api::{
     BandwidthLimits, BulkEntry, BulkInfo, BulkMetrics, ContainerSpec, CreateResponse, DiskLimits,
@@ -22,8 +21,6 @@ use crate::http::{Body, RequestHead, Wire};
 
 /// JSON bodies, at most. The original has no limit; a thousandth of this is already unusual.
 const MOST_JSON: usize = 8 << 20;
-/// How long a JSON body may take.
-const BODY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Answers every call that is not a hijack and moves no archive.
 pub(super) async fn answer(
@@ -35,7 +32,7 @@ pub(super) async fn answer(
     item: String,
 ) -> Reply {
     let forms = if call == Plain::Create { Forms::AreRead } else { Forms::AreLost };
-    let body = match read_body(wire, head, forms).await {
+    let body = match read_body(shared, wire, head, forms).await {
         Ok(body) => body,
         Err(reply) => return reply,
     };
@@ -165,6 +162,7 @@ pub(super) enum Forms {
 
 /// Reads a whole body.
 pub(super) async fn read_body(
+    shared: &Shared,
     wire: &mut Wire,
     head: &mut RequestHead,
     forms: Forms,
@@ -173,9 +171,12 @@ pub(super) async fn read_body(
         return Ok(Vec::new());
     }
     let failed = |error: io::Error| Reply::failure(&Error::Plain(in_gos_words(&error)));
-    welcome(wire, head).await.map_err(failed)?;
-    let collected = tokio::time::timeout(BODY_PATIENCE, head.body.collect(wire, MOST_JSON)).await;
-    let body = collected
+    let collecting = async {
+        welcome(wire, head).await?;
+        head.body.collect(wire, MOST_JSON).await
+    };
+    let body = tokio::time::timeout(shared.settings.body_patience, collecting)
+        .await
         .unwrap_or_else(|_| Err(io::Error::other("the request's body takes too long")))
         .map_err(failed)?
         .ok_or_else(|| Reply::too_large(MOST_JSON))?;

@@ -16,8 +16,6 @@ const MOST_DISCARDED: usize = 256 * 1024;
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
 /// How long a connection may be idle while others wait to be accepted.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a client may take to read an answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 
 enum Next {
     Request(Box<RequestHead>),
@@ -38,7 +36,7 @@ pub(super) async fn serve(shared: &Shared, mut wire: Wire, place: OwnedSemaphore
         let mut head = match next(shared, &mut wire).await {
             Next::Request(head) => head,
             Next::Refused(bad) => {
-                if wire.write(&reply::refusal(bad)).await.is_ok() {
+                if shared.write(&mut wire, &reply::refusal(bad)).await.is_ok() {
                     close(wire).await;
                 }
                 return;
@@ -58,7 +56,7 @@ pub(super) async fn serve(shared: &Shared, mut wire: Wire, place: OwnedSemaphore
                 match files::stream_out(shared, &head, handle).await {
                     Ok(archive) => {
                         log(&head, 200, begun);
-                        match files::send(&mut wire, &head, archive).await {
+                        match files::send(shared, &mut wire, &head, archive).await {
                             Ok(()) if head.keep_alive && !head.old => continue,
                             Ok(()) => return close(wire).await,
                             // The connection's end is how a client learns that this was not all.
@@ -154,10 +152,7 @@ async fn send(
     said: &Reply,
 ) -> std::io::Result<After> {
     let bytes = said.bytes(head);
-    match tokio::time::timeout(ANSWER_PATIENCE, wire.write(&bytes)).await {
-        Ok(written) => written?,
-        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
-    }
+    shared.write(wire, &bytes).await?;
     let keep = !said.ends_connection(head) && !shared.is_stopping() && discard(wire, head).await;
     Ok(if keep { After::Keep } else { After::Close })
 }

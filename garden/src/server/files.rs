@@ -1,50 +1,21 @@
 //! Archives into containers and out of them.
 
-use std::io::{self, Read};
-use std::sync::Arc;
+use std::io;
+use std::pin::pin;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::AsyncWriteExt;
 
+use super::pace::Pace;
 use super::reply::{self, Reply};
 use super::{Shared, calls};
 use crate::error::Error;
-use crate::gardener::Gardener;
+use crate::gardener::{Packing, Unpacking};
 use crate::http::{RequestHead, Wire};
-
-/// Pieces between a connection and the thread that packs or unpacks.
-const QUEUED: usize = 4;
-/// Bytes of an archive in a chunk, at most.
-const PIECE: usize = 32 * 1024;
-
-type Piece = io::Result<Vec<u8>>;
-type Pieces = mpsc::Receiver<Piece>;
 
 /// An archive of which the first piece is there.
 pub(super) struct Packed {
-    first: Piece,
-    rest: Pieces,
-}
-
-/// A call on a thread of its own: how long it takes is the client's choice, and the runtime's
-/// threads are for calls that end.
-fn on_own_thread<T: Send + 'static>(
-    shared: &Shared,
-    name: &str,
-    call: impl FnOnce(Arc<Gardener>) -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>, Error> {
-    let (sender, outcome) = oneshot::channel();
-    let gardener = Arc::clone(&shared.gardener);
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(move || {
-            let _ = sender.send(call(gardener));
-        })
-        .map_err(|error| Error::because("cannot start a thread", &error))?;
-    Ok(outcome)
-}
-
-fn thread_failed(_: oneshot::error::RecvError) -> Error {
-    Error::Plain("the server failed in this call".into())
+    first: Vec<u8>,
+    rest: Packing,
 }
 
 /// Unpacks the request's body into the container.
@@ -54,49 +25,44 @@ pub(super) async fn stream_in(
     head: &mut RequestHead,
     handle: String,
 ) -> Reply {
-    let user = head.target.value("user").unwrap_or_default();
-    let destination = head.target.value("destination").unwrap_or_default();
-    let (sender, pieces) = mpsc::channel(QUEUED);
-    let unpacking = on_own_thread(shared, "stream-in", move |gardener| {
-        let mut archive = Archive { pieces, rest: Vec::new(), at: 0 };
-        gardener.stream_in(&handle, &user, &destination, &mut archive)
-    });
-    let unpacking = match unpacking {
-        Ok(unpacking) => unpacking,
-        Err(error) => return Reply::failure(&error),
-    };
-    let feeding = async {
-        if let Err(error) = calls::welcome(wire, head).await {
-            let _ = sender.send(Err(error)).await;
-        }
-        loop {
-            match head.body.next(wire).await {
-                // What a form's body says is lost.
-                Ok(Some(_)) if head.is_form => {}
-                Ok(Some(piece)) => {
-                    if sender.send(Ok(piece)).await.is_err() {
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
-                    break;
-                }
-            }
-        }
-        drop(sender);
-        std::future::pending::<()>().await;
-    };
-    let outcome = tokio::select! {
-        biased;
-        outcome = unpacking => outcome,
-        () = feeding => return Reply::failure(&Error::Plain("the archive's feed ended".into())),
-    };
-    match outcome.map_err(thread_failed).and_then(|unpacked| unpacked) {
+    match unpack(shared, wire, head, handle).await {
         Ok(()) => Reply::done(),
         Err(error) => Reply::failure(&error),
     }
+}
+
+async fn unpack(
+    shared: &Shared,
+    wire: &mut Wire,
+    head: &mut RequestHead,
+    handle: String,
+) -> Result<(), Error> {
+    let user = head.target.value("user").unwrap_or_default();
+    let destination = head.target.value("destination").unwrap_or_default();
+    let Unpacking { archive: mut feed, helper } =
+        shared.call(move |gardener| gardener.stream_in(&handle, &user, &destination)).await?;
+    let feeding = async move {
+        let mut pace = Pace::new(shared.settings.body_patience);
+        pace.wait(calls::welcome(wire, head)).await?;
+        while let Some(piece) = pace.wait(head.body.next(wire)).await? {
+            pace.moved(piece.len());
+            // What a form's body says is lost. A helper that reads no more says why by itself.
+            if !head.is_form && feed.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let mut unpacked = pin!(helper.ended());
+    let fed: io::Result<()> = tokio::select! {
+        biased;
+        // With an error in the archive, or with the container: nobody waits for the client then.
+        unpacked = &mut unpacked => return unpacked,
+        fed = feeding => fed,
+    };
+    let unpacked = unpacked.await;
+    fed.map_err(|error| Error::because("error streaming in: the archive ends early", &error))?;
+    unpacked
 }
 
 /// Begins to pack; a failure before the first byte is an error with a status.
@@ -107,75 +73,47 @@ pub(super) async fn stream_out(
 ) -> Result<Packed, Reply> {
     let user = head.target.value("user").unwrap_or_default();
     let source = head.target.value("source").unwrap_or_default();
-    let (sender, mut pieces) = mpsc::channel(QUEUED);
-    let packing = on_own_thread(shared, "stream-out", move |gardener| {
-        let mut archive = gardener.stream_out(&handle, &user, &source)?;
-        let mut buffer = vec![0; PIECE];
-        loop {
-            let piece = match archive.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(length) => Ok(buffer[..length].to_vec()),
-                Err(error) => Err(error),
-            };
-            let failed = piece.is_err();
-            if sender.blocking_send(piece).is_err() || failed {
-                return Ok(());
-            }
-        }
-    });
-    let packing = packing.map_err(|error| Reply::failure(&error))?;
-    match pieces.recv().await {
-        Some(first) => Ok(Packed { first, rest: pieces }),
-        None => {
-            let packed = packing.await.map_err(thread_failed).and_then(|packed| packed);
-            let lost = || Error::Plain("error streaming out: an archive without bytes".into());
-            Err(Reply::failure(&packed.err().unwrap_or_else(lost)))
-        }
-    }
+    let packed = async {
+        let mut rest =
+            shared.call(move |gardener| gardener.stream_out(&handle, &user, &source)).await?;
+        let lost = || Error::Plain("error streaming out: an archive without bytes".into());
+        Ok(Packed { first: rest.next().await?.ok_or_else(lost)?, rest })
+    };
+    packed.await.map_err(|error: Error| Reply::failure(&error))
 }
 
 /// Sends an archive. An error means that the client must not take what it got for all of it.
 pub(super) async fn send(
+    shared: &Shared,
     wire: &mut Wire,
     head: &RequestHead,
-    mut archive: Packed,
+    archive: Packed,
 ) -> io::Result<()> {
-    wire.write(reply::archive_head(head).as_bytes()).await?;
-    let mut next = Some(archive.first);
+    let broken = |error: &dyn std::fmt::Display| {
+        tracing::warn!(path = head.target.path, %error, "an archive breaks off");
+    };
+    // A client that goes is no reason to say anything.
+    let slow = |error: &io::Error| {
+        if error.kind() == io::ErrorKind::TimedOut {
+            broken(error);
+        }
+    };
+    let mut pace = Pace::new(shared.settings.body_patience);
+    pace.wait(wire.write(reply::archive_head(head).as_bytes())).await?;
+    let Packed { first, mut rest } = archive;
+    let mut next = Some(first);
     while let Some(piece) = next {
-        let piece = piece.inspect_err(|error| {
-            tracing::warn!(path = head.target.path, %error, "an archive breaks off");
-        })?;
-        if head.old {
-            wire.write(&piece).await?;
+        let written = if head.old {
+            pace.wait(wire.write(&piece)).await
         } else {
             let mut chunk = format!("{:x}\r\n", piece.len()).into_bytes();
             chunk.extend_from_slice(&piece);
             chunk.extend_from_slice(b"\r\n");
-            wire.write(&chunk).await?;
-        }
-        next = archive.rest.recv().await;
+            pace.wait(wire.write(&chunk)).await
+        };
+        written.inspect_err(slow)?;
+        pace.moved(piece.len());
+        next = rest.next().await.inspect_err(|error| broken(error)).map_err(io::Error::other)?;
     }
-    if head.old { Ok(()) } else { wire.write(b"0\r\n\r\n").await }
-}
-
-/// The body of a StreamIn for a thread that blocks on it.
-struct Archive {
-    pieces: Pieces,
-    rest: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Archive {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.rest.len() {
-            match self.pieces.blocking_recv() {
-                Some(piece) => (self.rest, self.at) = (piece?, 0),
-                None => return Ok(0),
-            }
-        }
-        let length = (&self.rest[self.at..]).read(buffer)?;
-        self.at += length;
-        Ok(length)
-    }
+    if head.old { Ok(()) } else { pace.wait(wire.write(b"0\r\n\r\n")).await }
 }

@@ -29,8 +29,6 @@ const SHORT_FRAME: usize = 64 * 1024;
 const QUEUED: usize = 8;
 /// How long stdin that came before its client went may wait for the process to read it.
 const LAST_INPUT: Duration = Duration::from_secs(5);
-/// How long a client may take to read the final frame.
-const LAST_WORD: Duration = Duration::from_secs(60);
 
 /// A client's part in a process, before it has been told.
 pub(super) struct Attached {
@@ -52,7 +50,7 @@ pub(super) async fn run(
     head: &mut RequestHead,
     handle: String,
 ) -> Result<Attached, Reply> {
-    let body = calls::read_body(wire, head, Forms::AreLost).await?;
+    let body = calls::read_body(shared, wire, head, Forms::AreLost).await?;
     let seat = shared.hijack().map_err(|error| Reply::failure(&error))?;
     let start = move |gardener: &Arc<Gardener>| {
         let spec: ProcessSpec = calls::decode(&body)?;
@@ -75,7 +73,7 @@ pub(super) async fn attach(
     id: String,
 ) -> Result<Attached, Reply> {
     // What follows the head is frames; a body that somebody sent is none.
-    calls::read_body(wire, head, Forms::AreRead).await?;
+    calls::read_body(shared, wire, head, Forms::AreRead).await?;
     let seat = shared.hijack().map_err(|error| Reply::failure(&error))?;
     let gardener = &shared.gardener;
     gardener
@@ -121,7 +119,7 @@ pub(super) async fn converse(
         Payload { process_id: id.clone(), stream_id: ticket.token.clone(), ..Payload::default() };
     let mut opening = reply::hijack_head(head, status, reply::JSON).into_bytes();
     opening.extend_from_slice(&go_json::encode(&first));
-    if wire.write(&opening).await.is_err() {
+    if shared.write(&mut wire, &opening).await.is_err() {
         return;
     }
     let end = {
@@ -160,7 +158,7 @@ pub(super) async fn converse(
                 tracing::warn!(process = id, %error, "a process is not forgotten");
             }
             let last = go_json::encode(&final_frame(id, exit));
-            if let Ok(Ok(())) = tokio::time::timeout(LAST_WORD, wire.write(&last)).await {
+            if shared.write(&mut wire, &last).await.is_ok() {
                 connection::close(wire).await;
             }
         }

@@ -23,7 +23,7 @@ pub(super) async fn serve(
     stream: usize,
 ) {
     let opening = reply::hijack_head(head, 200, "");
-    if wire.write(opening.as_bytes()).await.is_err() {
+    if shared.write(&mut wire, opening.as_bytes()).await.is_err() {
         return;
     }
     let Some(outputs) = shared.tokens.find(token) else { return connection::close(wire).await };
