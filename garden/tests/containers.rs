@@ -84,3 +84,21 @@ fn no_other_user_reads_records_or_what_containers_write() {
     // Also not by a directory that somebody opens again.
     assert_eq!(std::fs::metadata(&record).unwrap().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn whatever_is_left_in_a_hierarchy_or_in_a_place_is_counted() {
+    let plot = Plot::new();
+    let before = plot.settled();
+    let name = format!("bloomery-{}", plot.config.tag);
+    let hierarchies: Vec<_> =
+        before.cgroups.keys().map(|hierarchy| hierarchy.join(&name)).collect();
+    let places = ["depot", "run", "store", "store/layers", "store/volumes"];
+    let places = places.map(|place| plot.directory.path().join(place));
+    for place in hierarchies.iter().chain(&places) {
+        let left = place.join("left");
+        std::fs::create_dir(&left).unwrap();
+        assert_ne!(plot.traces(), before, "{}", left.display());
+        std::fs::remove_dir(&left).unwrap();
+    }
+    plot.expect(&before);
+}

@@ -1,6 +1,6 @@
 //! What a Garden has on its host at this moment, counted from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,17 +14,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Numbers of everything that containers and processes leave behind when somebody forgets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    pub containers: usize,
-    pub volumes: usize,
-    pub cgroups: usize,
-    /// Children of the supervisor, its parked ones included.
+    /// Entries of the depot, of the keeper's directory, of the store and of each directory in it.
+    pub files: BTreeMap<String, usize>,
+    /// Slots, and all directories below the Garden's, in each cgroup hierarchy that has any.
+    pub cgroups: BTreeMap<PathBuf, [usize; 2]>,
+    /// Children of the supervisor, its parked ones included, and whatever else is in the Garden's cgroups:
+    /// those of an anchor that was killed are its children no more.
     pub processes: usize,
-    /// Network namespaces of these.
-    pub namespaces: usize,
-    /// Kept by keeper and anchor for children.
-    pub descriptors: [usize; 2],
+    /// Namespaces of these, by kind.
+    pub namespaces: BTreeMap<&'static str, usize>,
+    /// Of keeper and anchor: kept for children, and for themselves.
+    pub descriptors: [[usize; 2]; 2],
     /// Mounts of the host's namespace below the Garden's places.
     pub mounts: usize,
+    /// Mounts in the namespaces of keeper and anchor.
+    pub supervisor_mounts: [usize; 2],
     /// The host's ends of containers' links.
     pub links: usize,
     /// Lines of the Garden's table.
@@ -35,17 +39,15 @@ pub struct Traces {
 
 impl Traces {
     pub fn of(config: &Config) -> Self {
-        let count = |path: PathBuf| fs::read_dir(path).map_or(0, Iterator::count);
         let (keeper, anchor) = supervisor(&config.run);
-        let kept = |pid| descriptors(pid).keys().filter(|number| **number >= 1024).count();
-        let children = children(keeper, anchor);
-        let namespace = |pid: &i32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let mut namespaces: Vec<_> = children.iter().filter_map(namespace).collect();
-        namespaces.sort();
-        namespaces.dedup();
+        let mut children = children(keeper, anchor);
+        let others = |pid: &i32| ![keeper, anchor].contains(pid);
+        children.extend(members(&config.tag).into_iter().filter(others));
+        children.sort_unstable();
+        children.dedup();
         let here = config.depot.parent().unwrap().to_str().unwrap().to_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let below = |line: &&str| {
+        let own = |line: &&str| {
             let target = line.split(' ').nth(4).unwrap_or_default();
             target.starts_with(&here) && target != here
         };
@@ -53,13 +55,19 @@ impl Traces {
         let table = table(&config.tag);
         let chain = format!("\tchain {links}");
         Self {
-            containers: count(config.depot.clone()),
-            volumes: count(config.store.join("volumes")),
+            files: files(config),
             cgroups: cgroups(&config.tag),
             processes: children.len(),
-            namespaces: namespaces.len(),
-            descriptors: [kept(keeper), kept(anchor)],
-            mounts: mounts.lines().filter(below).count(),
+            namespaces: NAMESPACES
+                .map(|kind| (kind, namespaces(&children, kind).len()))
+                .into_iter()
+                .collect(),
+            descriptors: [kept_and_own(keeper), kept_and_own(anchor)],
+            mounts: mounts.lines().filter(own).count(),
+            supervisor_mounts: [keeper, anchor].map(|pid| {
+                let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+                mounts.unwrap_or_default().lines().count()
+            }),
             links: names("/sys/class/net").filter(|name| name.starts_with(&links)).count(),
             rules: table.len(),
             ruled_links: table.iter().filter(|line| line.starts_with(&chain)).count(),
@@ -75,17 +83,22 @@ impl Traces {
             // The networker's part comes last; a Garden in a network namespace of its own has none
             // here. Seen twice the same, for the rest.
             let now = Self::of(config);
-            let settled = now.cgroups == expected
-                && now.volumes == expected
-                && now.descriptors == [kept, kept]
+            let settled = now.has_slots(expected)
+                && now.files.get("store/volumes") == Some(&expected)
+                && now.descriptors.map(|[kept, _]| kept) == [kept, kept]
                 && now.processes == expected + processes
                 && (now.ruled_links == expected || now.rules == 0)
                 && now == last;
             last = now;
             settled
         });
-        assert_eq!(last.cgroups, expected, "the pool is full: {last:?}");
+        assert!(last.has_slots(expected), "the pool is full: {last:?}");
         last
+    }
+
+    /// Every hierarchy has so many slots.
+    fn has_slots(&self, expected: usize) -> bool {
+        !self.cgroups.is_empty() && self.cgroups.values().all(|[slots, _]| *slots == expected)
     }
 
     /// Waits until everything is as it was.
@@ -115,11 +128,68 @@ fn names(directory: impl AsRef<Path>) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Slots of the v2 hierarchy, which every other one follows.
-fn cgroups(tag: &str) -> usize {
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
-    let root = |root: &&Path| names(root.join(format!("bloomery-{tag}")));
-    roots.iter().flat_map(root).filter(|name| name.parse::<u32>().is_ok()).count()
+fn files(config: &Config) -> BTreeMap<String, usize> {
+    let count = |path: &Path| names(path).count();
+    let mut files = BTreeMap::from([
+        ("depot".to_owned(), count(&config.depot)),
+        ("run".to_owned(), count(&config.run)),
+        ("store".to_owned(), count(&config.store)),
+    ]);
+    let directories = names(&config.store).filter(|name| config.store.join(name).is_dir());
+    files
+        .extend(directories.map(|name| (format!("store/{name}"), count(&config.store.join(name)))));
+    files
+}
+
+/// The Garden's directories in the v2 hierarchy and in all of v1 where it has one.
+fn roots(tag: &str) -> Vec<(PathBuf, PathBuf)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let hierarchies = mounts.lines().filter_map(|mount| {
+        let fields: Vec<_> = mount.split(' ').collect();
+        ["cgroup", "cgroup2"].contains(&fields[2]).then(|| PathBuf::from(fields[1]))
+    });
+    let roots = hierarchies.map(|hierarchy| {
+        let root = hierarchy.join(format!("bloomery-{tag}"));
+        (hierarchy, root)
+    });
+    roots.filter(|(_, root)| root.is_dir()).collect()
+}
+
+fn cgroups(tag: &str) -> BTreeMap<PathBuf, [usize; 2]> {
+    let counted = |(hierarchy, root): (PathBuf, PathBuf)| {
+        let slots = names(&root).filter(|name| name.parse::<u32>().is_ok()).count();
+        (hierarchy, [slots, below(&root).len()])
+    };
+    roots(tag).into_iter().map(counted).collect()
+}
+
+fn members(tag: &str) -> Vec<i32> {
+    let directories = roots(tag).into_iter().flat_map(|(_, root)| below(&root));
+    let members = directories.flat_map(|directory| {
+        let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        members.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+    });
+    // Of another pid namespace.
+    members.filter(|pid| *pid != 0).collect()
+}
+
+/// All directories in it.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let inside = names(directory).map(|name| directory.join(name)).filter(|path| path.is_dir());
+    inside.flat_map(|path| [below(&path), vec![path]].concat()).collect()
+}
+
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
+
+fn namespaces(pids: &[i32], kind: &str) -> BTreeSet<PathBuf> {
+    pids.iter().filter_map(|pid| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()).collect()
+}
+
+/// The numbers of those that are kept for children begin at 1024.
+fn kept_and_own(pid: i32) -> [usize; 2] {
+    let all = descriptors(pid);
+    let kept = all.keys().filter(|number| **number >= 1024).count();
+    [kept, all.len() - kept]
 }
 
 /// Lines of a Garden's table.
