@@ -7,6 +7,10 @@
 
 #[path = "../../garden/sys/tests/chance/mod.rs"]
 mod chance;
+#[path = "faults/held.rs"]
+mod held;
+#[path = "faults/output.rs"]
+mod output;
 mod site;
 
 use std::sync::Arc;
@@ -17,6 +21,7 @@ use bloomery_garden::client::{Client, Error, ProcessIo};
 use bloomery_garden::fault;
 use chance::{Random, number};
 use garden_api::{ContainerSpec, ProcessSpec, Properties, Signal, TtySpec, WindowSize};
+use output::{Written, share_of};
 use rustix::process::Signal as Number;
 use site::traces::{Traces, descriptors, processes, supervisor};
 use site::waiting::kernel_keeps_statuses;
@@ -79,7 +84,9 @@ fn a_daemon_killed_at_any_step_leaves_nothing_half_done() {
         let (argument, pids) = make_steady(&client, 0).await;
         let before = Traces::settled(&site.config, 1, 1);
         site.kill();
-        for step in fault::STEPS {
+        let saves = (2..=SAVES).map(|nth| format!("save/written:{nth}"));
+        for step in fault::STEPS.map(str::to_owned).into_iter().chain(saves) {
+            let step = step.as_str();
             site.start(Some(step));
             site.wait_up().await;
             let done = cycle(&client).await;
@@ -91,6 +98,11 @@ fn a_daemon_killed_at_any_step_leaves_nothing_half_done() {
             before.expect_again(&site.config);
             site.kill();
         }
+        // There is no further one.
+        site.start(Some(&format!("save/written:{}", SAVES + 1)));
+        site.wait_up().await;
+        assert_eq!(cycle(&client).await, Done::Destroyed);
+        site.kill();
         site.start(None);
         site.wait_up().await;
         client.destroy("steady").await.unwrap();
@@ -107,9 +119,16 @@ enum Done {
     Destroyed,
 }
 
+/// How often [`cycle`] has the record written: as it is begun and when it is made, for its property,
+/// for its process's start and end, and as its destroy is begun.
+const SAVES: usize = 6;
+
 async fn cycle(client: &Client) -> Done {
     if client.create(&named("cycle")).await.is_err() {
         return Done::Nothing;
+    }
+    if client.set_property("cycle", "colour", "red").await.is_err() {
+        return Done::Created;
     }
     let Ok(process) = client.run("cycle", &shell("p", "exit 7"), ProcessIo::default()).await else {
         return Done::Created;
@@ -156,13 +175,19 @@ async fn check(client: &Client, done: Done, step: &str) {
 struct Shared {
     /// Odd while there is no daemon.
     deaths: AtomicU64,
-    in_flight: AtomicUsize,
+    /// Calls under way.
+    calls: AtomicUsize,
+    /// Clients that wait for their process's end.
+    waits: AtomicUsize,
     finish: AtomicBool,
     cycles: AtomicU64,
     statuses: AtomicU64,
     /// Statuses that nobody knows.
     unknown: AtomicU64,
     unsure: AtomicU64,
+    /// Bytes that processes wrote, and of these the ones that a killed daemon had read.
+    written: AtomicUsize,
+    lost: AtomicUsize,
 }
 
 impl Shared {
@@ -172,10 +197,18 @@ impl Shared {
         &self,
         call: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Error>, ()> {
+        self.counted(&self.calls, call).await
+    }
+
+    async fn counted<T>(
+        &self,
+        under_way: &AtomicUsize,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Error>, ()> {
         let before = self.deaths.load(Ordering::SeqCst);
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        under_way.fetch_add(1, Ordering::SeqCst);
         let outcome = call.await;
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        under_way.fetch_sub(1, Ordering::SeqCst);
         let alive = before.is_multiple_of(2) && before == self.deaths.load(Ordering::SeqCst);
         match outcome {
             Err(error) if !alive && is_broken(&error) => {
@@ -216,8 +249,9 @@ async fn work(client: Client, shared: Arc<Shared>, worker: u64, mut random: Rand
         if let Ok(created) = shared.call(client.create(&named(&handle))).await {
             created.unwrap_or_else(|error| panic!("{handle}: create: {error}"));
             let status = i64::try_from(random.below(100)).unwrap();
-            let script = format!("sleep 0.0{}; exit {status}", random.below(6));
-            run(&client, &shared, &handle, &shell("p", &script), status).await;
+            let (script, written) = Written::by_script(random.below(100));
+            let spec = shell("p", &format!("{script}; exit {status}"));
+            run(&client, &shared, &handle, &spec, status, written).await;
         }
         loop {
             match shared.call(client.destroy(&handle)).await {
@@ -236,28 +270,50 @@ async fn work(client: Client, shared: Arc<Shared>, worker: u64, mut random: Rand
     }
 }
 
-/// Runs a process in a container that is there, and must be told its status.
-async fn run(client: &Client, shared: &Shared, handle: &str, spec: &ProcessSpec, status: i64) {
-    let started = shared.call(client.run(handle, spec, ProcessIo::default())).await;
+/// Runs a process in a container that is there, and must be told its status and what it wrote.
+async fn run(
+    client: &Client,
+    shared: &Shared,
+    handle: &str,
+    spec: &ProcessSpec,
+    status: i64,
+    mut written: Written,
+) {
+    let stdout = || ProcessIo { stdout: true, ..ProcessIo::default() };
+    let started = shared.call(client.run(handle, spec, stdout())).await;
     let acknowledged = started.is_ok();
     let mut process = started
         .ok()
         .map(|started| started.unwrap_or_else(|error| panic!("{handle}: run: {error}")));
+    let misheard = |error: String| -> usize { panic!("{handle}: {error}") };
     loop {
-        if let Some(process) = process.take()
-            && let Ok(ended) = shared.call(process.wait()).await
-        {
-            match ended {
-                Ok(ended) => assert_eq!(ended, status, "{handle}"),
-                Err(Error::StatusUnknown { .. }) => {
-                    shared.unknown.fetch_add(1, Ordering::SeqCst);
+        if let Some(process) = process.take() {
+            let deaths = shared.deaths.load(Ordering::SeqCst);
+            let waiting = shared.counted(&shared.waits, process.wait());
+            let share = share_of(&process);
+            let (ended, share) = tokio::join!(waiting, share);
+            // A status may have come from a daemon that was killed before its last output.
+            let alive = deaths == shared.deaths.load(Ordering::SeqCst);
+            let heard =
+                if ended.is_ok() && alive { written.ended(&share) } else { written.cut(&share) };
+            shared.lost.fetch_add(heard.unwrap_or_else(misheard), Ordering::SeqCst);
+            if let Ok(ended) = ended {
+                match ended {
+                    Ok(ended) => assert_eq!(ended, status, "{handle}"),
+                    Err(Error::StatusUnknown { .. }) => {
+                        shared.unknown.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(error) => panic!("{handle}: wait: {error}"),
                 }
-                Err(error) => panic!("{handle}: wait: {error}"),
+                shared.statuses.fetch_add(1, Ordering::SeqCst);
+                shared.written.fetch_add(written.length(), Ordering::SeqCst);
+                return;
             }
-            shared.statuses.fetch_add(1, Ordering::SeqCst);
-            return;
+        } else {
+            // The client of a daemon that was killed got nothing.
+            written.cut("").unwrap_or_else(misheard);
         }
-        match shared.call(client.attach(handle, &spec.id, ProcessIo::default())).await {
+        match shared.call(client.attach(handle, &spec.id, stdout())).await {
             Ok(Ok(attached)) => process = Some(attached),
             Ok(Err(Error::ProcessNotFound(_))) if !acknowledged => return,
             Ok(Err(error)) => panic!("{handle}: an acknowledged process is lost: {error}"),
@@ -277,11 +333,14 @@ fn random_kills_under_load_lose_nothing() {
     let mut site = Site::new(1);
     let client = site.client();
     site.start(None);
-    let (before, argument, pids) = runtime.block_on(async {
+    let (before, open, argument, pids) = runtime.block_on(async {
         site.wait_up().await;
+        // Once there has been everything, so that what is made once is there.
+        assert_eq!(cycle(&client).await, Done::Destroyed);
         let before = Traces::settled(&site.config, 0, 0);
+        let open = descriptors(site.daemon()).len();
         let (argument, pids) = make_steady(&client, 1).await;
-        (before, argument, pids)
+        (before, open, argument, pids)
     });
     let shared = Arc::new(Shared::default());
     let workers: Vec<_> = (0..3)
@@ -291,7 +350,12 @@ fn random_kills_under_load_lose_nothing() {
         })
         .collect();
     let mut counts = [0_u64; 3];
-    let mut inside = 0;
+    let (mut inside, mut waited_for) = (0, 0);
+    let mut look = || {
+        let calls = shared.calls.load(Ordering::SeqCst);
+        inside += u64::from(calls > 0);
+        waited_for += u64::from(calls == 0 && shared.waits.load(Ordering::SeqCst) > 0);
+    };
     for _ in 0..kills {
         assert!(workers.iter().all(|worker| !worker.is_finished()), "workers go on");
         std::thread::sleep(Duration::from_millis(spacing + random.below(60)));
@@ -299,14 +363,14 @@ fn random_kills_under_load_lose_nothing() {
         counts[victim] += 1;
         if victim == 0 {
             shared.deaths.fetch_add(1, Ordering::SeqCst);
-            inside += u64::from(shared.in_flight.load(Ordering::SeqCst) > 0);
+            look();
             site.kill();
             site.start(None);
             runtime.block_on(site.wait_up());
             shared.deaths.fetch_add(1, Ordering::SeqCst);
         } else {
             let (keeper, anchor) = supervisor(&site.config.run);
-            inside += u64::from(shared.in_flight.load(Ordering::SeqCst) > 0);
+            look();
             site::signal(if victim == 1 { keeper } else { anchor }, Number::KILL);
             let deadline = Instant::now() + PATIENCE;
             while supervisor(&site.config.run) == (keeper, anchor) {
@@ -323,17 +387,20 @@ fn random_kills_under_load_lose_nothing() {
     }
     let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
     println!(
-        "daemon {}, keeper {}, anchor {}; inside a request {inside}; cycles {}, statuses {}, of them \
-         unknown {}, calls whose outcome had to be looked up {}",
+        "daemon {}, keeper {}, anchor {}; inside a call {inside}, while a client only waited for an end \
+         {waited_for}; cycles {}, statuses {}, of them unknown {}, calls whose outcome had to be looked \
+         up {}; bytes written {}, of them lost with a daemon that had read them {}",
         counts[0],
         counts[1],
         counts[2],
         count(&shared.cycles),
         count(&shared.statuses),
         count(&shared.unknown),
-        count(&shared.unsure)
+        count(&shared.unsure),
+        shared.written.load(Ordering::SeqCst),
+        shared.lost.load(Ordering::SeqCst)
     );
-    assert!(inside * 4 >= kills * 3, "{inside} of {kills} kills were inside a request");
+    assert!(inside * 4 >= kills * 3, "{inside} of {kills} kills were inside a call");
     assert_eq!(with_argument(&argument), pids, "the steady process has noticed nothing");
     runtime.block_on(async {
         assert_eq!(everything(&client).await, ["steady"]);
@@ -353,20 +420,60 @@ fn random_kills_under_load_lose_nothing() {
     });
     before.expect_again(&site.config);
 
-    // The daemon itself holds no more after many cycles than before.
-    let open = || descriptors(site.daemon()).len();
-    let most = open() + 2;
+    // The last daemon holds no more than the first, before and after more cycles.
+    let holds_no_more = || {
+        let deadline = Instant::now() + PATIENCE;
+        while descriptors(site.daemon()).len() > open {
+            assert!(Instant::now() < deadline, "{open}: {:?}", descriptors(site.daemon()));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    holds_no_more();
     runtime.block_on(async {
         for _ in 0..10 {
             assert_eq!(cycle(&client).await, Done::Destroyed);
         }
     });
     before.expect_again(&site.config);
-    let deadline = Instant::now() + PATIENCE;
-    while open() > most {
-        assert!(Instant::now() < deadline, "{:?}", descriptors(site.daemon()));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    holds_no_more();
+}
+
+#[test]
+fn what_is_written_while_no_daemon_lives_reaches_the_next_client() {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut site = Site::new(5);
+        let client = site.client();
+        site.start(None);
+        site.wait_up().await;
+        client.create(&named("box")).await.unwrap();
+        let name = format!("writer-{}", std::process::id());
+        let script = "trap 'echo late; exit 3' USR1; echo up; while :; do sleep 0.01; done";
+        let mut spec = shell("writer", script);
+        spec.args.push(name.clone());
+        let stdout = || ProcessIo { stdout: true, ..ProcessIo::default() };
+        let process = client.run("box", &spec, stdout()).await.unwrap();
+        let mut output = process.take_stdout().unwrap();
+        let mut heard = [0; 3];
+        tokio::io::AsyncReadExt::read_exact(&mut output, &mut heard).await.unwrap();
+        assert_eq!(&heard, b"up\n");
+        site.kill();
+        let pids = with_argument(&name);
+        assert_eq!(pids.len(), 1);
+        site::signal(pids[0], Number::USR1);
+        let deadline = Instant::now() + PATIENCE;
+        while !with_argument(&name).is_empty() {
+            assert!(Instant::now() < deadline, "the process ends");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        site.start(None);
+        site.wait_up().await;
+        let process = client.attach("box", "writer", stdout()).await.unwrap();
+        let share = share_of(&process);
+        let (status, share) = tokio::join!(process.wait(), share);
+        assert_eq!((status.unwrap(), share.as_str()), (3, "late\n"));
+        client.destroy("box").await.unwrap();
+    });
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! Steps at which a test may have the daemon killed, or held.
 //!
 //! With `BLOOMERY_DIE_AT=<step>` in the environment the daemon sends itself SIGKILL when it first
-//! gets there. With `BLOOMERY_HOLD_IN=<directory>` whoever comes to a step waits there as long as
-//! the directory has a file of its name, `/` being `-`. Otherwise a step is two comparisons. The
-//! steps stand before and after each durable write of create, run, a process's end and destroy,
+//! gets there, with `<step>:<n>` when it gets there for the nth time. With
+//! `BLOOMERY_HOLD_IN=<directory>` whoever comes to a step waits there as long as the directory has a
+//! file of its name, `/` being `-`, and makes one beside it with `.reached` behind the name. Otherwise
+//! a step is two comparisons. The steps stand before and after each durable write of create, run, a process's end and destroy,
 //! and between all that these make or remove.
 
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// Every step's name, in the order in which a container's life passes them. What comes after
@@ -45,14 +49,29 @@ pub const STEPS: [&str; 30] = [
     "destroy/volume-removed",
 ];
 
-static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
-static HOLDING: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// Where a test has the daemon die.
+struct Death {
+    step: String,
+    /// How often the daemon gets there before.
+    spared: AtomicUsize,
+}
+
+static DEATH: LazyLock<Option<Death>> = LazyLock::new(|| {
+    let chosen = std::env::var("BLOOMERY_DIE_AT").ok()?;
+    let (step, arrival) = chosen.split_once(':').unwrap_or((&chosen, "1"));
+    let spared = arrival.parse::<usize>().ok()?.checked_sub(1)?.into();
+    Some(Death { step: step.to_owned(), spared })
+});
+static HOLDING: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| std::env::var_os("BLOOMERY_HOLD_IN").map(PathBuf::from));
 
 /// Ends the daemon at once if this is the step to die at, and waits while this is one to wait at.
 pub fn step(name: &'static str) {
     debug_assert!(STEPS.contains(&name), "{name} is listed");
-    let chosen = CHOSEN.get_or_init(|| std::env::var("BLOOMERY_DIE_AT").ok());
-    if chosen.as_deref() == Some(name) {
+    if let Some(death) = &*DEATH
+        && death.step == name
+        && death.spared.fetch_update(SeqCst, SeqCst, |spared| spared.checked_sub(1)).is_err()
+    {
         let own = rustix::process::getpid();
         let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
         // The signal is on its way; nothing of this thread may go on.
@@ -60,9 +79,11 @@ pub fn step(name: &'static str) {
             std::thread::park();
         }
     }
-    let holding = HOLDING.get_or_init(|| std::env::var_os("BLOOMERY_HOLD_IN").map(PathBuf::from));
-    if let Some(directory) = holding {
+    if let Some(directory) = &*HOLDING {
         let held = directory.join(name.replace('/', "-"));
+        if held.exists() {
+            let _ = File::create(held.with_extension("reached"));
+        }
         while held.exists() {
             std::thread::sleep(Duration::from_millis(1));
         }

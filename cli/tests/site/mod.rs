@@ -31,11 +31,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// A site among up to 8 of this process.
     pub fn new(number: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let place = |name: &str| -> PathBuf { directory.path().join(name) };
         rootfs::busybox::build(&place("image"), &rootfs::busybox::find().unwrap()).unwrap();
-        let unique = std::process::id() * 4 + number;
+        let unique = std::process::id() * 8 + number;
         let tag = [unique / 36 % 36, unique % 36].map(|digit| char::from_digit(digit, 36).unwrap());
         let config = Config {
             depot: place("depot"),
@@ -81,7 +82,8 @@ impl Site {
         Client::new(Address::Unix(self.directory.path().join("garden.sock")))
     }
 
-    /// Starts the daemon, to die at a step where one is named.
+    /// Starts the daemon, to die at a step where one is named, at its nth arrival there with `:n`
+    /// behind the name. It waits at each step that has a file in the place `held`.
     pub fn start(&mut self, die_at: Option<&str>) {
         let place = |name: &str| self.directory.path().join(name);
         let log = std::fs::File::options().create(true).append(true).open(place("log")).unwrap();
@@ -103,6 +105,7 @@ impl Site {
             .arg("--default-rootfs")
             .arg(place("image"))
             .args(&self.flags)
+            .env("BLOOMERY_HOLD_IN", place("held"))
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         if self.host.is_none() {
