@@ -1,10 +1,9 @@
-//! The deliberate differences, and the scenarios that do not pass yet.
+//! The deliberate differences.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -25,28 +24,14 @@ pub struct Entry {
     pub expected: String,
     /// What ours does.
     pub ours: String,
-    /// The sentence of Garden's reference that asks for it.
+    /// The sentence of Garden's reference that asks for it, or of [`ARCHITECTURE`] behind its name.
     pub because: String,
 }
 
-/// A scenario that does not pass yet.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pending {
-    /// The scenario.
-    pub scenario: String,
-    /// Who plays it: `server` or `client`.
-    #[serde(rename = "as")]
-    pub as_: String,
-    /// What is missing.
-    pub reason: String,
-}
-
-/// Both lists.
+/// All of them.
 #[derive(Debug)]
 pub struct Ledger {
     entries: Vec<Entry>,
-    pending: BTreeMap<(String, String), String>,
 }
 
 /// What a replay comes to.
@@ -54,29 +39,45 @@ pub struct Ledger {
 pub enum Verdict {
     /// Equal but for so many deliberate differences.
     Equal(usize),
-    /// Known not to pass, and why.
-    NotYet(String),
     /// What is wrong.
     Wrong(Vec<String>),
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> anyhow::Result<Vec<T>> {
-    let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    let mut all = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
-        let parsed = serde_json::from_str(line);
-        all.push(parsed.with_context(|| format!("{}:{}", path.display(), index + 1))?);
+const LIST: &str = "tests/interop/differences.jsonl";
+const ARCHITECTURE: &str = "ARCHITECTURE.md";
+
+impl Entry {
+    /// Whether it says why, and our own documentation says so too.
+    fn has_reason(&self, architecture: &str) -> bool {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (reference, ours) = match self.because.split_once(&format!("{ARCHITECTURE}: ")) {
+            Some((reference, ours)) => (reference, Some(ours)),
+            None => (self.because.as_str(), None),
+        };
+        ours.map_or(!reference.trim().is_empty(), |ours| {
+            // A sentence's beginning is one without what follows.
+            let ours = words(ours.trim().trim_end_matches('.'));
+            !ours.is_empty() && words(architecture).contains(&ours)
+        })
     }
-    Ok(all)
 }
 
 impl Ledger {
-    /// Reads `differences.jsonl` and `not-yet.jsonl`.
-    pub fn read(directory: &Path) -> anyhow::Result<Self> {
-        let entries = read(&directory.join("differences.jsonl"))?;
-        let pending: Vec<Pending> = read(&directory.join("not-yet.jsonl"))?;
-        let pending = pending.into_iter().map(|p| ((p.scenario, p.as_), p.reason)).collect();
-        Ok(Self { entries, pending })
+    /// Reads `differences.jsonl`, in the workspace.
+    pub fn read(workspace: &Path) -> anyhow::Result<Self> {
+        let read = |path: &str| {
+            let path = workspace.join(path);
+            fs::read_to_string(&path).with_context(|| format!("{}", path.display()))
+        };
+        let (list, architecture) = (read(LIST)?, read(ARCHITECTURE)?);
+        let mut entries = Vec::new();
+        for (index, line) in list.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            let at = || format!("{LIST}:{}", index + 1);
+            let entry: Entry = serde_json::from_str(line).with_context(at)?;
+            ensure!(entry.has_reason(&architecture), "{}: no reason: {:?}", at(), entry.because);
+            entries.push(entry);
+        }
+        Ok(Self { entries })
     }
 
     /// How many deliberate differences there are.
@@ -85,7 +86,7 @@ impl Ledger {
     }
 
     /// Judges a scenario played as `as_`. An entry that no longer matches is as wrong as a
-    /// difference without one, and so is a scenario that passes though it should not yet.
+    /// difference without one.
     pub fn judge(&self, scenario: &str, as_: &str, differences: &[Difference]) -> Verdict {
         let mut wrong = Vec::new();
         let mut known: Vec<_> =
@@ -117,21 +118,31 @@ impl Ledger {
                 entry.line
             ));
         }
-        match self.pending.get(&(scenario.to_owned(), as_.to_owned())) {
-            Some(_) if wrong.is_empty() => {
-                Verdict::Wrong(vec!["listed as not passing yet, but it passes".into()])
-            }
-            Some(reason) => Verdict::NotYet(reason.clone()),
-            None if wrong.is_empty() => Verdict::Equal(deliberate),
-            None => Verdict::Wrong(wrong),
-        }
+        if wrong.is_empty() { Verdict::Equal(deliberate) } else { Verdict::Wrong(wrong) }
     }
+}
 
-    /// Judges a scenario that could not be played.
-    pub fn cannot(&self, scenario: &str, as_: &str, error: &str) -> Verdict {
-        match self.pending.get(&(scenario.to_owned(), as_.to_owned())) {
-            Some(reason) => Verdict::NotYet(reason.clone()),
-            None => Verdict::Wrong(vec![error.to_owned()]),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_there_and_our_own_is_in_the_documentation() {
+        let has_reason = |because: &str| {
+            let entry = json!({
+                "scenario": "ping", "as": "server", "line": 1, "expected": "a", "ours": "b",
+                "because": because,
+            });
+            let entry: Entry = serde_json::from_value(entry).unwrap();
+            entry.has_reason("Rings come\nonce. Nothing else.")
+        };
+        for good in
+            ["0 = never.", "ARCHITECTURE.md: Rings come once.", "a; ARCHITECTURE.md: Nothing."]
+        {
+            assert!(has_reason(good), "{good}");
+        }
+        for bad in ["", " ", "ARCHITECTURE.md: ", "a; ARCHITECTURE.md: Rings come twice."] {
+            assert!(!has_reason(bad), "{bad}");
         }
     }
 }
