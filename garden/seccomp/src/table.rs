@@ -482,3 +482,55 @@ pub(crate) static SYSCALLS: &[(&str, u16, u16, u16)] = &[
     ("write", 1, 1, 4),
     ("writev", 20, 516, 146),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+
+    /// Calls without a wrapper that C's headers learnt of later than the kernel.
+    const LATE: [&str; 2] = ["uprobe", "uretprobe"];
+
+    /// `__NR_*` of the header that C programs are compiled with.
+    fn header(name: &str) -> BTreeMap<String, u16> {
+        let places = ["/usr/include/x86_64-linux-gnu/asm", "/usr/include/asm"];
+        let texts = places.map(|place| fs::read_to_string(format!("{place}/{name}")));
+        let text = texts.into_iter().find_map(Result::ok);
+        let text = text.unwrap_or_else(|| panic!("{name} of Debian's linux-libc-dev is installed"));
+        let numbers = text.lines().filter_map(|line| {
+            let (name, number) = line.strip_prefix("#define __NR_")?.split_once(' ')?;
+            let number = number.trim_start_matches("(__X32_SYSCALL_BIT + ").trim_end_matches(')');
+            Some((name.to_owned(), number.parse().ok()?))
+        });
+        numbers.collect()
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_kernels_headers() {
+        for (file, number) in [
+            ("unistd_64.h", (|row| row.1) as fn(&(&str, u16, u16, u16)) -> u16),
+            ("unistd_x32.h", |row| row.2),
+            ("unistd_32.h", |row| row.3),
+        ] {
+            let header = header(file);
+            assert!(header.len() > 300, "{file}: {}", header.len());
+            let ours: BTreeMap<_, _> = SYSCALLS
+                .iter()
+                .map(|row| (row.0.to_owned(), number(row)))
+                .filter(|(_, number)| *number != ABSENT)
+                .collect();
+            for (name, number) in &header {
+                assert_eq!(ours.get(name), Some(number), "{file}: {name}");
+            }
+            // Numbers of these three interfaces grow together since 424, so a name that an older header
+            // lacks has a higher one than all that it has.
+            let newest = header.values().filter(|number| **number < 512).max().unwrap();
+            for (name, number) in &ours {
+                let known = header.contains_key(name) || LATE.contains(&name.as_str());
+                assert!(known || number > newest, "{file}: {name} is no call");
+            }
+        }
+    }
+}
