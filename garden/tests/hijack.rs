@@ -272,11 +272,18 @@ fn every_attach_gets_the_output_and_stdin_ends_with_the_last() {
 #[test]
 fn a_grandchild_that_holds_stdout_delays_the_status_only_briefly() {
     let plot = served();
-    let begun = Instant::now();
-    let (mut control, token) = plot.run_sh("h", "p", "echo out; sleep 1000 & exit 3");
-    assert_eq!(control.exit_status(), 3);
-    assert_eq!(plot.stream("h", "p", &token, "stdout").rest(), "out\n");
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    // The quickest of some: a busy host says nothing about the server.
+    let times: Vec<_> = (0..5)
+        .map(|number| {
+            let id = format!("p{number}");
+            let begun = Instant::now();
+            let (mut control, token) = plot.run_sh("h", &id, "echo out; sleep 1000 & exit 3");
+            assert_eq!(control.exit_status(), 3);
+            assert_eq!(plot.stream("h", &id, &token, "stdout").rest(), "out\n");
+            begun.elapsed()
+        })
+        .collect();
+    assert!(times.iter().min().unwrap() < &Duration::from_secs(1), "{times:?}");
 }
 
 #[test]

@@ -296,15 +296,20 @@ fn input_ends_when_its_last_holder_ends_it() {
 fn a_descendant_that_holds_the_output_does_not_hold_the_end() {
     let plot = Plot::new();
     plot.create("holder");
-    let begun = Instant::now();
-    let outcome = plot.sh("holder", "echo before; sleep 1000 & exit 3");
-    assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Status(3), "before\n"));
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // The descendant goes on, a child of process 1.
-    assert_eq!(
-        plot.sh("holder", "ps -o ppid,args | grep '[s]leep 1000'").output.trim(),
-        "1 sleep 1000"
-    );
+    // The quickest of some: a busy host says nothing about how long the end is held.
+    let times: Vec<_> = (0..5)
+        .map(|_| {
+            let begun = Instant::now();
+            let outcome = plot.sh("holder", "echo before; sleep 1000 & exit 3");
+            assert_eq!((outcome.exit, outcome.output.as_str()), (Exit::Status(3), "before\n"));
+            begun.elapsed()
+        })
+        .collect();
+    assert!(times.iter().min().unwrap() < &Duration::from_secs(1), "{times:?}");
+    // The descendants go on, children of process 1.
+    let listed = plot.sh("holder", "ps -o ppid,args | grep '[s]leep 1000'").output;
+    let listed: Vec<_> = listed.lines().map(str::trim).collect();
+    assert_eq!(listed, ["1 sleep 1000"; 5]);
 }
 
 #[test]
