@@ -182,7 +182,7 @@ impl Gardener {
         Ok(())
     }
 
-    /// Writes limits, and warns once about what this host cannot do.
+    /// Writes limits. What this host cannot enforce was warned of at the start.
     pub(super) fn limit(&self, slot: &Slot, limits: &Limits) -> Result<(), Error> {
         let given = |value: u64| (value > 0).then_some(value);
         let shares = given(limits.cpu.shares());
