@@ -1,13 +1,16 @@
 //! `bloomery garden`: the container daemon.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
+use std::process;
 
 use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::Config;
 use bloomery_garden::server::{self, Listener, Settings};
 use clap::{Args, FromArgMatches, Subcommand};
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -106,6 +109,24 @@ async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()>
     tracing::info!(address, "serving");
     server::serve(listener, gardener.clone(), settings, stop).await;
     tokio::task::spawn_blocking(move || gardener.leave()).await.context("the end was broken off")
+}
+
+/// Has all removed that a server of these flags has left, by a process that Ctrl-C does not reach:
+/// what is being put back is put back to the end.
+pub fn clean_up_apart(flags: impl IntoIterator<Item = impl AsRef<OsStr>>) -> anyhow::Result<()> {
+    let mut command = process::Command::new("/proc/self/exe");
+    command.args(["garden", "cleanup", "--log-level", "error"]).args(flags).process_group(0);
+    let status = loop {
+        let status = command.status().context("cannot start `bloomery garden cleanup`")?;
+        // It is in our group until it has one of its own, and may be hit there before it begins.
+        if status.signal() != Some(Signal::INT.as_raw()) {
+            break status;
+        }
+    };
+    if !status.success() {
+        bail!("`bloomery garden cleanup` failed: {status}");
+    }
+    Ok(())
 }
 
 fn clean_up(flags: Flags) -> anyhow::Result<()> {

@@ -14,7 +14,9 @@ mod inside;
 mod log;
 mod platform;
 mod processes;
+mod say;
 mod serve;
+mod signals;
 mod up;
 
 use std::process::ExitCode;

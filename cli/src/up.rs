@@ -30,7 +30,8 @@ use supervisor::Succession;
 pub use supervisor::processes;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::log;
+use crate::say::say;
+use crate::{log, signals};
 
 /// For a platform to be ready, beyond the making of its stack.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -183,29 +184,30 @@ pub fn supervise(place: &Place, stand_by: bool) -> anyhow::Result<()> {
 
 fn summary(place: &Place, installation: &Installation) -> anyhow::Result<()> {
     let program = std::env::args().next().unwrap_or_else(|| "bloomery".into());
-    println!("\n  API       {}", installation.url("api"));
-    println!("  Apps      http://<name>.{}", installation.apps_authority());
-    println!("  Data      {}", place.data().display());
-    println!(
+    say!("\n  API       {}", installation.url("api"));
+    say!("  Apps      http://<name>.{}", installation.apps_authority());
+    say!("  Data      {}", place.data().display());
+    say!(
         "\n  Next      eval \"$(sudo {program} env)\" && cf login -a {} -u admin -o dev -s dev",
         installation.url("api")
     );
-    println!("  Password  sudo {program} credentials");
+    say!("  Password  sudo {program} credentials");
     Ok(())
 }
 
 /// Ends the platform and its apps; they are back after the next `up`.
 pub fn down(place: &Place) -> anyhow::Result<()> {
+    signals::hold_off()?;
     match place.end_supervisor(Duration::from_secs(60))? {
-        Some(pid) => println!(
-            "process {pid} has ended, and the apps with it; `bloomery up` brings them back"
-        ),
+        Some(pid) => {
+            say!("process {pid} has ended, and the apps with it; `bloomery up` brings them back")
+        }
         None if supervisor::is_left_alone(place)? => {
             supervisor::end_left_over(place)?;
             supervisor::clean_up(place, &Installation::read(place)?)?;
-            println!("the platform ran without a supervisor; it and its apps have ended");
+            say!("the platform ran without a supervisor; it and its apps have ended");
         }
-        None => println!("nothing runs"),
+        None => say!("nothing runs"),
     }
     Ok(())
 }
@@ -224,7 +226,7 @@ pub fn destroy(place: &Place, certain: bool) -> anyhow::Result<()> {
         names::forget()?;
     }
     place.remove()?;
-    println!("removed {} and {}", place.data().display(), place.run().display());
+    say!("removed {} and {}", place.data().display(), place.run().display());
     Ok(())
 }
 

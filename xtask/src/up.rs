@@ -48,7 +48,6 @@ pub fn up(options: &Options) -> anyhow::Result<()> {
     } else {
         command.args(["up", "--sample"]).args(&options.flags);
     }
-    // Ctrl-C reaches the demonstration as well, which then puts everything back; we wait for it.
     ignore_interrupts()?;
     run(&mut command)
 }
@@ -59,11 +58,13 @@ pub fn down() -> anyhow::Result<()> {
     if !Path::new(&binary).exists() {
         build::binary()?;
     }
+    ignore_interrupts()?;
     run(elevated::command(&binary).arg("down"))?;
     run(elevated::command(&binary).arg("demo").arg("--down"))
 }
 
-/// An interrupt from the terminal goes to the whole process group; who started it must outlive it.
+/// An interrupt from the terminal goes to the whole process group: the demonstration then puts
+/// everything back, and whoever started it waits for that.
 fn ignore_interrupts() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // A handler that is installed stays so, and a child does not inherit it.

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
-/// Whether SIGINT or SIGTERM has come.
+use crate::signals::Caught;
+
+/// Whether a signal has come that ends programs.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Catches both signals from now on.
+    /// Catches these signals from now on.
     pub fn catch() -> anyhow::Result<Self> {
         let interrupt = Self::default();
         let caught = interrupt.clone();
@@ -19,20 +20,14 @@ impl Interrupt {
             .enable_all()
             .build()
             .context("cannot wait for signals")?;
-        let (mut interrupted, mut terminated) = {
-            let _guard = runtime.enter();
-            let wait = |kind| signal(kind).context("cannot wait for signals");
-            (wait(SignalKind::interrupt())?, wait(SignalKind::terminate())?)
+        let mut signals = {
+            let _inside = runtime.enter();
+            Caught::catch()?
         };
         std::thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        _ = interrupted.recv() => {}
-                        _ = terminated.recv() => {}
-                    }
-                });
+                runtime.block_on(signals.come());
                 caught.0.store(true, Ordering::SeqCst);
                 eprintln!("\ninterrupted; cleaning up");
             })

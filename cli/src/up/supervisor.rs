@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use super::installation::Installation;
 use super::place::{Logged, Place, USER};
 use super::process::{Holder, Kept, holder, socket_of};
+use crate::garden::clean_up_apart;
 
 /// For Garden to answer.
 const GARDEN_PATIENCE: Duration = Duration::from_secs(60);
@@ -151,6 +152,7 @@ impl Parts {
     ) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let mut ready = Some(ready);
         let mut garden_answers = false;
         let Self { garden, platform, stand_by } = self;
@@ -184,6 +186,8 @@ impl Parts {
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                // In the foreground the terminal is whom all of this is for.
+                _ = hang_up.recv(), if succession == Succession::Caller => break,
             }
         }
         tracing::info!("stopping: apps end, and are back after the next start");
@@ -295,13 +299,5 @@ fn start_stand_by(place: &Place, socket: &TcpListener) -> anyhow::Result<Child> 
 
 /// Removes all containers and what Garden made on this host.
 pub fn clean_up(place: &Place, installation: &Installation) -> anyhow::Result<()> {
-    let status = Command::new("/proc/self/exe")
-        .args(["garden", "cleanup", "--log-level", "error"])
-        .args(garden_flags(place, installation))
-        .status()
-        .context("cannot start `bloomery garden cleanup`")?;
-    if !status.success() {
-        bail!("`bloomery garden cleanup` failed: {status}");
-    }
-    Ok(())
+    clean_up_apart(garden_flags(place, installation))
 }

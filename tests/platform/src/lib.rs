@@ -14,6 +14,7 @@ mod clients;
 mod exposed;
 mod http;
 mod platform;
+mod session;
 mod world;
 
 pub use api::{Api, SPACE, Sent, Step, Told, guid};
@@ -22,6 +23,7 @@ pub use clients::{CLIENTS, Extent, Seen, meanwhile};
 pub use exposed::exposed;
 pub use http::Answer;
 pub use platform::{Part, Platform};
+pub use session::Session;
 pub use world::{Process, World};
 
 use std::time::{Duration, Instant};

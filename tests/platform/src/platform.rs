@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use crate::api::{Api, Told};
 use crate::cache::{program, stack};
 use crate::http::{Answer, exchange};
+use crate::session::Session;
 use crate::world::World;
 use crate::{PATIENCE, eventually};
 
@@ -103,13 +104,20 @@ impl Platform {
 
     /// The same, with no names in `/etc/hosts`.
     pub fn up_nameless(&self, flags: &[&str]) -> String {
-        let tag = format!("--garden=--tag={}", self.tag);
-        let words = ["up", "--memory", "4096", &tag];
-        let told = self.told(&[&words, flags].concat());
+        let words = self.up_words(flags);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let told = self.told(&words);
         let api = told.lines().find_map(|line| line.trim().strip_prefix("API ")).unwrap().trim();
         let address: Uri = api.parse().unwrap();
         self.port.store(address.port_u16().unwrap_or(80), Ordering::SeqCst);
         told
+    }
+
+    /// The words of `bloomery up` with some more flags, for [`Self::start`].
+    pub fn up_words(&self, flags: &[&str]) -> Vec<String> {
+        let tag = format!("--garden=--tag={}", self.tag);
+        let words = ["up", "--memory", "4096", &tag];
+        words.iter().chain(flags).map(ToString::to_string).collect()
     }
 
     /// The router's port.
@@ -128,9 +136,18 @@ impl Platform {
     /// `bloomery` with these words, in the world.
     pub fn bloomery(&self, words: &[&str]) -> Output {
         let mut command = self.world.command(program());
-        command.args(words);
-        command.arg("--data").arg(self.data()).arg("--run").arg(self.run());
+        command.args(words).args(self.place());
         command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same, as a terminal has it while it runs.
+    pub fn start(&self, words: &[String]) -> Session {
+        Session::start(&self.world, &[words, &self.place()].concat())
+    }
+
+    fn place(&self) -> [String; 4] {
+        let [data, run] = [self.data(), self.run()].map(|path| path.display().to_string());
+        ["--data".into(), data, "--run".into(), run]
     }
 
     /// The same, which has to succeed; what it prints.

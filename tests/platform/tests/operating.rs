@@ -152,6 +152,29 @@ fn refused(platform: &Platform, words: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+#[test]
+fn ctrl_c_leaves_nothing_behind_however_often_it_is_pressed() {
+    let platform = Platform::new(2);
+    platform.put_stack();
+    let mut up = platform.start(&platform.up_words(&["--foreground"]));
+    up.wait_for("API ");
+    assert!(!platform.cgroups().is_empty(), "this is where its cgroups are");
+    let status = up.interrupt_until_end();
+    assert!(status.success(), "{status}");
+    expect_nothing_runs(&platform);
+
+    // Now there is no supervisor that would put things back behind the command.
+    platform.up(&[]);
+    for part in [Part::StandBy, Part::Supervisor] {
+        platform.kill(part);
+    }
+    let down = platform.start(&["down".to_owned()]);
+    down.wait_until_it_catches_interrupts();
+    let status = down.interrupt_until_end();
+    assert!(status.success(), "{status}");
+    expect_nothing_runs(&platform);
+}
+
 /// Nothing of a platform is on its host, but what it has written into directories and `/etc/hosts`.
 fn expect_nothing_runs(platform: &Platform) {
     let status = platform.bloomery(&["status"]);
