@@ -5,27 +5,31 @@
 //!                                                              └── --keep: daemon stays
 //! ```
 //!
-//! Everything that is changed on the host is named when it is set, and put back at the end, after a
-//! failure and after Ctrl-C.
+//! It lives in a place of its own, so that it meets nobody else's containers. Everything that is
+//! changed on the host is named when it is set, and put back at the end, after a failure and after
+//! Ctrl-C; what puts it back is not interrupted.
 
+mod benchmark;
 mod changes;
 mod daemon;
 mod outside;
+mod place;
 mod story;
 
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, anyhow, bail};
 
 use changes::Host;
 use daemon::Daemon;
 use outside::Outside;
+use place::{IMAGE, Place};
 
-pub use daemon::refuse_second;
+pub use place::refuse_second;
 
-use crate::up::Place;
+use crate::garden::clean_up_apart;
+use crate::say::say;
+use crate::signals::Caught;
 
 /// What to show.
 #[derive(clap::Args, Debug)]
@@ -41,9 +45,6 @@ pub struct Flags {
     down: bool,
 }
 
-/// Image of the demonstration's containers.
-const IMAGE: &str = "/var/lib/bloomery/busybox";
-
 /// Runs the demonstration.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -52,54 +53,47 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let mut interrupts = signal(SignalKind::interrupt())?;
-        let mut ends = signal(SignalKind::terminate())?;
-        if flags.down {
-            return down().await;
-        }
-        tokio::select! {
-            shown = show(flags) => shown,
-            _ = interrupts.recv() => interrupted().await,
-            _ = ends.recv() => interrupted().await,
-        }
+        let mut caught = Caught::catch()?;
+        if flags.down { down().await } else { show(flags, &mut caught).await }
     })
 }
 
-/// The demonstration was dropped where it stood; what it leaves is what `down` removes.
-async fn interrupted() -> anyhow::Result<()> {
-    println!("\ninterrupted");
-    down().await?;
-    bail!("interrupted before the end")
-}
-
+/// Ends a daemon that was kept, and what a demonstration has left that was killed.
 async fn down() -> anyhow::Result<()> {
-    if let Some(pid) = Place::default().supervisor()? {
-        bail!("a platform is running (process {pid}); `bloomery down` ends it");
+    if !Place::exists() {
+        say!("nothing of a demonstration is here");
+        return Ok(());
     }
+    let place = Place::take()?;
     let host = Host::look()?;
-    put_back().await?;
-    println!("put back:");
+    put_back(place).await?;
+    say!("put back:");
     host.print_changes()
 }
 
-async fn show(flags: &Flags) -> anyhow::Result<()> {
-    if let Some(pid) = Place::default().supervisor()? {
-        bail!(
-            "a platform is running (process {pid}), and has the same places; `bloomery down` ends it"
-        );
-    }
-    daemon::refuse_second()?;
+async fn show(flags: &Flags, caught: &mut Caught) -> anyhow::Result<()> {
+    let place = Place::take()?;
     let host = Host::look()?;
-    let shown = show_and_measure(flags, &host).await;
+    if let Err(error) = place.refuse_others() {
+        place.leave();
+        return Err(error);
+    }
+    let shown = tokio::select! {
+        shown = show_and_measure(flags, &host) => shown.inspect_err(|error| {
+            say!("\nthe demonstration failed: {error:#}");
+            daemon::print_log();
+        }),
+        // The demonstration is dropped where it stands.
+        () = caught.come() => {
+            say!("\ninterrupted");
+            Err(anyhow!("interrupted before the end"))
+        }
+    };
     if flags.keep && shown.is_ok() {
         return Ok(());
     }
-    if let Err(error) = &shown {
-        println!("\nthe demonstration failed: {error:#}");
-        daemon::print_log();
-    }
-    put_back().await?;
-    println!("\nput back; what differs from before:");
+    put_back(place).await?;
+    say!("\nput back; what differs from before:");
     host.print_changes()?;
     shown
 }
@@ -110,18 +104,21 @@ async fn show_and_measure(flags: &Flags, host: &Host) -> anyhow::Result<()> {
     // A host without a default route has no other address that ports could be mapped from.
     let (resolver, external) = (outside::ADDRESS.to_string(), outside::HOST_ADDRESS.to_string());
     let daemon = Daemon::start(&["--dns-server", &resolver, "--external-ip", &external]).await?;
-    println!("for as long as the daemon runs, this host has:");
+    say!("for as long as the daemon runs, this host has:");
     host.print_changes()?;
     story::tell(&daemon).await?;
     daemon.end().await?;
     drop(outside);
     if flags.bench {
-        bench()?;
+        say!("\nfor as long as the benchmark runs, each of its four Gardens needs the same");
+        benchmark::run().await?;
+        say!("\nthe benchmark has put back what it set; still, this host has:");
+        host.print_changes()?;
     }
     if flags.keep {
-        println!();
+        say!("");
         let daemon = Daemon::start(&[]).await?;
-        println!("for as long as it runs, this host has:");
+        say!("for as long as it runs, this host has:");
         host.print_changes()?;
         daemon.keep();
     }
@@ -129,39 +126,20 @@ async fn show_and_measure(flags: &Flags, host: &Host) -> anyhow::Result<()> {
 }
 
 /// Ends the daemon, and removes all that it and the demonstration have made.
-async fn put_back() -> anyhow::Result<()> {
-    daemon::end_whoever_listens().await?;
-    daemon::clean_up()?;
+async fn put_back(place: Place) -> anyhow::Result<()> {
+    daemon::end_whoever_serves().await?;
+    clean_up_apart(place::GARDEN)?;
     Outside::remove()?;
-    match std::fs::remove_dir_all(IMAGE) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {IMAGE}"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn bench() -> anyhow::Result<()> {
-    println!();
-    let status = Command::new(std::env::current_exe()?)
-        .args(["bench", "containers"])
-        .status()
-        .context("cannot start the benchmark")?;
-    if !status.success() {
-        bail!("the benchmark failed: {status}");
-    }
-    Ok(())
+    place.remove()
 }
 
 fn prepare_image() -> anyhow::Result<()> {
-    let image = Path::new(IMAGE);
-    if image.exists() {
+    if Path::new(IMAGE).exists() {
         return Ok(());
     }
     let busybox = rootfs::busybox::find()?;
-    std::fs::create_dir_all(image.parent().unwrap_or(image))
-        .with_context(|| format!("cannot make the directory of {IMAGE}"))?;
-    rootfs::busybox::build(image, &busybox).with_context(|| format!("cannot make {IMAGE}"))?;
-    println!("made {IMAGE} from {}", busybox.display());
+    rootfs::busybox::build(Path::new(IMAGE), &busybox)
+        .with_context(|| format!("cannot make {IMAGE}"))?;
+    say!("made {IMAGE} from {}", busybox.display());
     Ok(())
 }

@@ -25,6 +25,7 @@ use anyhow::{Context, bail};
 
 pub use installation::Installation;
 pub use place::Place;
+pub use process::{Holder, holder};
 pub use sample::wait_for_answer;
 use supervisor::Succession;
 pub use supervisor::processes;
@@ -74,7 +75,6 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
         bail!("containers need root: run `sudo bloomery up`");
     }
     let place = &flags.place;
-    place.make()?;
     if let Some(pid) = place.supervisor()? {
         let installation = running(place, flags)?;
         if flags.foreground {
@@ -90,6 +90,7 @@ pub fn up(flags: &Flags) -> anyhow::Result<()> {
     if place.is_default() {
         crate::demo::refuse_second()?;
     }
+    place.make()?;
     let installation = if supervisor::is_left_alone(place)? {
         let installation = running(place, flags)?;
         println!("  platform  runs without a supervisor, and gets one");

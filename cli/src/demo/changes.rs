@@ -6,6 +6,8 @@ use std::{fmt, fs};
 
 use anyhow::Context;
 
+use crate::say::say;
+
 /// Every setting of IPv4 is looked at: the one that a daemon sets changes others with it (ip-sysctl,
 /// `ip_forward`), each interface's among them.
 const SYSCTLS: &str = "/proc/sys";
@@ -62,10 +64,10 @@ impl Host {
     pub fn print_changes(&self) -> anyhow::Result<()> {
         let lines = self.differences(&Self::look()?);
         if lines.is_empty() {
-            println!("  nothing differs from before");
+            say!("  nothing differs from before");
         }
         for line in lines {
-            println!("  {line}");
+            say!("  {line}");
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The daemon of the demonstration: this program, started again.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -11,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use bloomery_garden::client::{Address, Client};
 use garden_sys::pidfd::ends_within;
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
-use super::IMAGE;
+use super::place::{GARDEN, LOG, MARK, SOCKET};
+use crate::say::say;
+use crate::up::{Holder, holder};
 
-const SOCKET: &str = "/run/bloomery/garden.sock";
-const LOG: &str = "/run/bloomery/garden.log";
 /// A first start on a slow machine; a stop that waits for calls.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,43 +26,26 @@ pub struct Daemon {
     pub client: Client,
 }
 
-/// Says who listens already, if anybody does.
-pub fn refuse_second() -> anyhow::Result<()> {
-    if let Some((pid, _)) = listener()? {
-        bail!("a Garden is running at {SOCKET} (process {pid}); `cargo xtask down` ends it");
-    }
-    Ok(())
+/// The daemon of a demonstration, whoever started it.
+pub fn find() -> anyhow::Result<Option<Holder>> {
+    holder(Path::new(MARK), 0, None)
 }
 
 /// The process that listens on the socket, by its credentials (unix(7), SO_PEERCRED).
-fn listener() -> anyhow::Result<Option<(i32, OwnedFd)>> {
-    let Ok(connection) = UnixStream::connect(SOCKET) else { return Ok(None) };
-    let peer = rustix::net::sockopt::socket_peercred(&connection)?;
-    // It may have ended since.
-    let Ok(pidfd) = pidfd_open(peer.pid, PidfdFlags::empty()) else { return Ok(None) };
-    Ok(Some((peer.pid.as_raw_nonzero().get(), pidfd)))
+pub fn listener() -> Option<i32> {
+    let connection = UnixStream::connect(SOCKET).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&connection).ok()?;
+    Some(peer.pid.as_raw_nonzero().get())
 }
 
-/// Asks the daemon at the socket to end, and waits until it has.
-pub async fn end_whoever_listens() -> anyhow::Result<()> {
-    let Some((pid, pidfd)) = listener()? else { return Ok(()) };
-    println!("ending process {pid}");
-    pidfd_send_signal(&pidfd, Signal::TERM)?;
+/// Asks the daemon of a demonstration to end, and waits until it has.
+pub async fn end_whoever_serves() -> anyhow::Result<()> {
+    let Some(Holder { pid, pidfd }) = find()? else { return Ok(()) };
+    say!("ending process {pid}");
+    pidfd_send_signal(&pidfd, Signal::TERM).with_context(|| format!("cannot end process {pid}"))?;
     let ended = tokio::task::spawn_blocking(move || ends_within(&pidfd, PATIENCE)).await?;
     if !ended.with_context(|| format!("cannot wait for process {pid}"))? {
         bail!("process {pid} is still there after {} s", PATIENCE.as_secs());
-    }
-    Ok(())
-}
-
-/// Removes all that a daemon made and left: containers, cgroups, links, rules, its keeper.
-pub fn clean_up() -> anyhow::Result<()> {
-    let status = Command::new(std::env::current_exe()?)
-        .args(["garden", "cleanup", "--log-level", "error"])
-        .status()
-        .context("cannot start `bloomery garden cleanup`")?;
-    if !status.success() {
-        bail!("`bloomery garden cleanup` failed: {status}");
     }
     Ok(())
 }
@@ -73,22 +55,23 @@ pub fn print_log() {
     const LINES: usize = 20;
     let text = std::fs::read_to_string(LOG).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
-    println!("the end of {LOG}:");
+    say!("the end of the daemon's log:");
     for line in &lines[lines.len().saturating_sub(LINES)..] {
-        println!("  {line}");
+        say!("  {line}");
     }
 }
 
 impl Daemon {
-    /// Starts a daemon with the default places and waits until it serves.
+    /// Starts a daemon in the demonstration's place and waits until it serves.
     pub async fn start(flags: &[&str]) -> anyhow::Result<Self> {
-        std::fs::create_dir_all("/run/bloomery").context("cannot make /run/bloomery")?;
         let log = File::create(LOG).with_context(|| format!("cannot make {LOG}"))?;
+        let mark = File::create(MARK).with_context(|| format!("cannot make {MARK}"))?;
         let started = Instant::now();
         let child = Command::new(std::env::current_exe()?)
-            .args(["garden", "serve", "--default-rootfs", IMAGE])
+            .args(["garden", "serve"])
+            .args(GARDEN)
             .args(flags)
-            .stdin(std::process::Stdio::null())
+            .stdin(mark)
             .stdout(log.try_clone()?)
             .stderr(log)
             // Ctrl-C is for us: we end the daemon in our own time.
@@ -106,7 +89,7 @@ impl Daemon {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        println!(
+        say!(
             "started   bloomery garden serve (process {}), serving after {} ms at {SOCKET}",
             daemon.child.id(),
             started.elapsed().as_millis()
@@ -130,7 +113,7 @@ impl Daemon {
     pub fn keep(self) {
         let program = std::env::current_exe().unwrap_or_else(|_| Path::new("bloomery").into());
         let program = program.display();
-        println!(
+        say!(
             "\nThe daemon stays; its log is {LOG}. Try\n  sudo {program} ctl create --handle first\n  \
              sudo {program} ctl run first --tty -- sh\nand `cargo xtask down` to end it and remove all that it made."
         );

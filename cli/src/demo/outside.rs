@@ -12,6 +12,8 @@ use anyhow::Context;
 use garden_networker::{End, Pair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::say::say;
+
 /// The link; addresses are of TEST-NET-2 (RFC 5737).
 const LINK: Pair = Pair {
     host: End { name: "bloomery-demo", address: HOST_ADDRESS, prefix: 30 },
@@ -53,7 +55,7 @@ impl Outside {
 impl Drop for Outside {
     fn drop(&mut self) {
         if let Err(error) = Self::remove() {
-            println!("the demonstration's outside is not removed: {error:#}");
+            say!("the demonstration's outside is not removed: {error:#}");
         }
     }
 }

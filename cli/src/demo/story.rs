@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::daemon::Daemon;
 use super::outside;
+use crate::say::say;
 
 const HANDLE: &str = "demonstration";
 const MEMORY: u64 = 64 << 20;
@@ -30,7 +31,7 @@ pub async fn tell(daemon: &Daemon) -> anyhow::Result<()> {
 }
 
 fn chapter(title: &str) {
-    println!("\n{title}");
+    say!("\n{title}");
 }
 
 fn shell(script: &str) -> ProcessSpec {
@@ -43,7 +44,7 @@ fn shell(script: &str) -> ProcessSpec {
 
 /// Runs a script to its end; its output is shown as it comes, and answered.
 async fn told(daemon: &Daemon, script: &str) -> anyhow::Result<(i64, String)> {
-    println!("  $ {script}");
+    say!("  $ {script}");
     let process = daemon
         .client
         .run(HANDLE, &shell(script), ProcessIo::outputs())
@@ -67,10 +68,10 @@ async fn show(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
         }
         all.extend_from_slice(&buffer[..length]);
         for piece in String::from_utf8_lossy(&buffer[..length]).split_inclusive('\n') {
-            print!("{}{piece}", if fresh { "    " } else { "" });
+            let _ = write!(io::stdout(), "{}{piece}", if fresh { "    " } else { "" });
             fresh = piece.ends_with('\n');
         }
-        io::stdout().flush()?;
+        let _ = io::stdout().flush();
     }
 }
 
@@ -96,7 +97,7 @@ async fn create(daemon: &Daemon) -> anyhow::Result<u32> {
     let info = daemon.client.info(HANDLE).await?;
     let ports = info.mapped_ports.unwrap_or_default();
     let port = ports.first().context("the port is not mapped")?.host_port;
-    println!(
+    say!(
         "  created in {:.1} ms: {} at {}, port {port} of {} leads to its port {PORT}",
         took.as_secs_f64() * 1e3,
         HANDLE,
@@ -111,7 +112,7 @@ async fn stream(daemon: &Daemon) -> anyhow::Result<()> {
     let script = "for i in 1 2 3; do echo $GREETING, $i; sleep 0.2; done; exit 7";
     let (status, output) = told(daemon, script).await?;
     ensure!(output.lines().count() == 3 && status == 7, "expected three lines and status 7");
-    println!("    exit status {status}");
+    say!("    exit status {status}");
     Ok(())
 }
 
@@ -138,7 +139,7 @@ async fn exceed_memory(daemon: &Daemon) -> anyhow::Result<()> {
     chapter("Its limits hold: 100 MiB do not fit into 64");
     let (status, _) = told(daemon, "head -c 104857600 /dev/zero | tail | wc -c").await?;
     let events = daemon.client.info(HANDLE).await?.events;
-    println!("    exit status {status}; events: {events:?}");
+    say!("    exit status {status}; events: {events:?}");
     ensure!(events.iter().any(|event| event == "Out of memory"), "no event tells of it");
     Ok(())
 }
@@ -148,7 +149,7 @@ async fn serve(daemon: &Daemon, host_port: u32) -> anyhow::Result<()> {
     let script = format!(
         "mkdir -p /tmp/www && echo $GREETING > /tmp/www/index.html && exec httpd -f -p {PORT} -h /tmp/www"
     );
-    println!("  $ {script}");
+    say!("  $ {script}");
     daemon.client.run(HANDLE, &shell(&script), ProcessIo::default()).await?;
     let external = daemon.client.info(HANDLE).await?.external_ip;
     let address = format!("{external}:{host_port}");
@@ -156,7 +157,7 @@ async fn serve(daemon: &Daemon, host_port: u32) -> anyhow::Result<()> {
     loop {
         match fetch(&address).await {
             Ok(page) if page.contains("hello from inside") => {
-                println!("  http://{address}/\n    {}", page.lines().last().unwrap_or_default());
+                say!("  http://{address}/\n    {}", page.lines().last().unwrap_or_default());
                 return Ok(());
             }
             other if begun.elapsed() > PATIENCE => {
@@ -190,7 +191,7 @@ async fn destroy(daemon: &Daemon) -> anyhow::Result<()> {
     chapter("Destroyed");
     let begun = Instant::now();
     daemon.client.destroy(HANDLE).await?;
-    println!("  gone after {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
+    say!("  gone after {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
     ensure!(daemon.client.info(HANDLE).await.is_err(), "it is still known");
     Ok(())
 }

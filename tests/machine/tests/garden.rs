@@ -317,3 +317,34 @@ fn processes_of_unprivileged_containers_run_under_the_chosen_profile_of_apparmor
         refused(&cell, "stricter");
     }
 }
+
+#[test]
+fn the_demonstration_leaves_a_gardens_containers_alone_whether_that_runs_or_not() {
+    let refuses = |cell: &Cell, reason: &str| {
+        let refused = cell.machine.run(&[PROGRAM, "demo"]).unwrap();
+        assert_eq!(refused.status, 1, "{refused}");
+        assert!(refused.error.contains(reason), "{reason}: {refused}");
+        let down = cell.told(&format!("{PROGRAM} demo --down"));
+        assert_eq!(down, "nothing of a demonstration is here\n");
+    };
+    for kernel in Kernel::ALL {
+        let mut cell = Cell::on(kernel, "others");
+        cell.start("");
+        cell.ctl("create --handle box");
+        cell.ctl("run -d box -- nc -ll -p 80 -e echo hello");
+        let process = "pgrep -f '[n]c -ll -p 80'";
+        let pid = cell.told(process);
+        refuses(&cell, "a Garden is running at /run/bloomery/garden.sock (process ");
+        cell.told("mv /run/bloomery/garden.sock /run/elsewhere.sock");
+        refuses(
+            &cell,
+            "another Garden is running (`bloomery garden serve --depot /run/bloomery/depot`)",
+        );
+        cell.stop();
+        refuses(&cell, "`bloomery garden cleanup --depot /run/bloomery/depot`");
+        assert_eq!(cell.told(process), pid, "{kernel}");
+        cell.start("");
+        assert_eq!(cell.ctl("list"), "box\n", "{kernel}");
+        assert_eq!(cell.told(process), pid, "{kernel}");
+    }
+}
