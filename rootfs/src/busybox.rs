@@ -1,10 +1,12 @@
 //! The smallest useful root file system: one static busybox and the files that programs look for.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use crate::executable::is_static;
 
 /// Where distributions keep a static busybox, in the order of preference.
 const PLACES: [&str; 5] = [
@@ -69,38 +71,9 @@ fn fill(root: &Path, busybox: &Path) -> io::Result<()> {
     fs::set_permissions(root.join("root"), fs::Permissions::from_mode(0o700))
 }
 
-/// Whether an ELF file names no program interpreter (elf(5), PT_INTERP).
-fn is_static(path: &Path) -> io::Result<bool> {
-    const PT_INTERP: u32 = 3;
-    let mut head = Vec::new();
-    fs::File::open(path)?.take(4096).read_to_end(&mut head)?;
-    let number = |at: usize, size: usize| -> Option<u64> {
-        let bytes = head.get(at..at + size)?;
-        Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return Ok(false);
-    }
-    // The 64-bit header: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
-    let (Some(offset), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2))
-    else {
-        return Ok(false);
-    };
-    let kinds = (0..count)
-        .map(|index| usize::try_from(offset + index * size).ok().and_then(|at| number(at, 4)));
-    Ok(kinds.into_iter().all(|kind| kind.is_some_and(|kind| kind != u64::from(PT_INTERP))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_static_program_is_told_from_others() {
-        assert!(is_static(Path::new("/proc/self/exe")).unwrap(), "we are built static");
-        assert!(!is_static(Path::new("/bin/ls")).unwrap());
-        assert!(!is_static(Path::new("/etc/passwd")).unwrap());
-    }
 
     #[test]
     fn it_appears_whole_and_once() {

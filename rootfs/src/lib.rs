@@ -6,6 +6,7 @@ pub mod archive;
 pub mod busybox;
 mod digest;
 mod error;
+pub mod executable;
 pub mod inside;
 pub mod layers;
 mod layout;

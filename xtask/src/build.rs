@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
+use rootfs::executable::is_static;
 
 use crate::packages::run;
 
@@ -39,16 +40,43 @@ pub fn dist() -> anyhow::Result<()> {
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let stripped = directory.join("bloomery");
-    run(Command::new("strip").arg("-o").arg(&stripped).arg(&binary))?;
-    let interpreter = Command::new("readelf")
-        .arg("--program-headers")
-        .arg(&stripped)
-        .output()
-        .context("cannot start readelf")?;
-    if String::from_utf8_lossy(&interpreter.stdout).contains("INTERP") {
-        bail!("{} is not static: it names a program interpreter", stripped.display());
-    }
+    strip(&binary, &stripped)?;
     let size = stripped.metadata().context("cannot look at the binary")?.len();
     println!("==> {} ({} KiB, static)", stripped.display(), size / 1024);
     Ok(())
+}
+
+/// Makes a file of a program that runs wherever its kernel does: a program that needs libraries is
+/// an error.
+fn strip(program: &Path, file: &Path) -> anyhow::Result<()> {
+    run(Command::new("strip").arg("-o").arg(file).arg(program))?;
+    let is_static = is_static(file).with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(is_static, "{} is not static: it names a program interpreter", file.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::Programs;
+    use machine::host::find;
+
+    use super::*;
+
+    #[test]
+    fn the_one_file_runs_where_there_is_nothing_else() {
+        let built = Programs::binary("bloomery").unwrap().path("cli", "bloomery").unwrap();
+        let empty = tempfile::tempdir().unwrap();
+        strip(&built, &empty.path().join("bloomery")).unwrap();
+        let mut alone = Command::new("chroot");
+        let told = alone.arg(empty.path()).args(["/bloomery", "--version"]).output().unwrap();
+        assert!(told.status.success(), "{told:?}");
+        assert_eq!(told.stdout, format!("bloomery {}\n", env!("CARGO_PKG_VERSION")).into_bytes());
+    }
+
+    #[test]
+    fn a_program_that_needs_libraries_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let refused = strip(&find("strip").unwrap(), &place.path().join("strip")).unwrap_err();
+        assert!(refused.to_string().contains("is not static"), "{refused}");
+    }
 }
