@@ -214,7 +214,9 @@ fn an_image_is_copied_only_where_its_file_system_has_no_idmapped_mounts() {
 
 /// Debian's essential packages, made by mmdebstrap once for a target directory.
 fn debian() -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian.tar");
+    let cache = machine::directory("images").unwrap();
+    let _lock = machine::lock(&cache.join("debian.lock")).unwrap();
+    let place = cache.join("debian.tar");
     if !place.exists() {
         let new = place.with_extension("new.tar");
         let done = Command::new("mmdebstrap")
@@ -223,7 +225,7 @@ fn debian() -> PathBuf {
             .output()
             .expect("the tests need mmdebstrap");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        fs::rename(new, &place).unwrap();
+        machine::keep(&new, &place).unwrap();
     }
     place
 }
