@@ -30,7 +30,7 @@ use crate::cache::Cache;
 use crate::capacity::{Capacity, Insufficient, Resources};
 use crate::container::{Completion, Container, Guid, Resource, State};
 use crate::fetch::{self, Transfers};
-use crate::health;
+use crate::health::{self, Helper};
 use crate::identity::{self, Authority};
 use crate::logs::{Sink, Streamer};
 use crate::run_info::RunInfo;
@@ -81,8 +81,8 @@ pub struct Config {
     pub garden_check: Duration,
     /// The image for that check; none: Garden is only asked whether it is there.
     pub garden_check_rootfs: Option<String>,
-    /// A directory with the program `healthcheck`, for checks from inside.
-    pub healthcheck_directory: Option<PathBuf>,
+    /// The program for checks from inside; none: they are made from the cell, whatever Garden is.
+    pub helper: Option<Helper>,
     /// A directory of certificates for containers that ask for it.
     pub trusted_certificates: Option<PathBuf>,
 }
@@ -106,7 +106,7 @@ impl Config {
             reaping: Duration::from_secs(60),
             garden_check: Duration::from_secs(600),
             garden_check_rootfs: None,
-            healthcheck_directory: None,
+            helper: None,
             trusted_certificates: None,
         }
     }
@@ -191,6 +191,8 @@ struct Inner {
     cache: Cache,
     transfers: Transfers,
     authority: Option<Authority>,
+    /// What is mounted for checks from inside, if new containers are checked so.
+    helper: Option<PathBuf>,
     uploads: Arc<Semaphore>,
     creations: Semaphore,
     deletions: Semaphore,
@@ -227,6 +229,7 @@ impl Executor {
         }
         await_garden(&garden, &stop).await?;
         let total = total(&config, &garden).await?;
+        let helper = helper(&config, &garden).await?;
         let inner = Inner {
             uploads: Arc::new(Semaphore::new(config.transfers)),
             creations: Semaphore::new(config.creations),
@@ -240,6 +243,7 @@ impl Executor {
             cache,
             transfers,
             authority,
+            helper,
             stop,
         };
         let executor = Self(Arc::new(inner));
@@ -504,6 +508,11 @@ impl Inner {
         }
     }
 
+    /// From where new containers are checked.
+    fn checks(&self) -> health::From {
+        if self.helper.is_some() { health::From::Container } else { health::From::Cell }
+    }
+
     /// For files that are mounted into one container.
     fn files_directory(&self, guid: &str) -> PathBuf {
         self.config.data.join(FILES).join(guid)
@@ -567,6 +576,29 @@ async fn total(config: &Config, garden: &Client) -> Result<Resources, Error> {
         disk_mb: config.disk_mb.unwrap_or_else(|| mib(disk)),
         containers: i64::try_from(capacity.max_containers).unwrap_or(i64::MAX) - 1,
     })
+}
+
+/// The directory with the helper, if containers are to be checked from inside.
+async fn helper(config: &Config, garden: &Client) -> Result<Option<PathBuf>, Error> {
+    let from = match config.health.from {
+        Some(from) => from,
+        None if garden.is_own().await.map_err(Error::garden("asking for its name"))? => {
+            health::From::Cell
+        }
+        None => health::From::Container,
+    };
+    match (from, &config.helper) {
+        (health::From::Cell, _) => Ok(None),
+        (health::From::Container, Some(helper)) => {
+            Ok(Some(helper.put(config.data.join("healthcheck"))?))
+        }
+        (health::From::Container, None) => {
+            tracing::warn!(
+                "there is no program for checks from inside: they are made from the cell"
+            );
+            Ok(None)
+        }
+    }
 }
 
 #[cfg(test)]

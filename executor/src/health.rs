@@ -4,23 +4,19 @@
 //! the container. From the cell it costs no process; inside, it needs no route from the cell to the
 //! container, which a foreign Garden's network may not give.
 
+mod helper;
 mod probe;
 
 use std::time::{Duration, Instant};
 
 use bbs_models::{Action, Check, CheckDefinition};
-use bloomery_garden::client::ProcessIo;
 use futures_util::future::{BoxFuture, join_all, select_all};
-use garden_api::{ProcessSpec, ResourceLimits};
-use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::absence::{self, Absence};
 use crate::steps::{Failure, Latch, MONITOR, Steps, go_duration};
-use probe::{Probe, Target};
-
-/// Where the `healthcheck` program is found in containers.
-pub(crate) const PROGRAM: &str = "/etc/cf-assets/healthcheck";
+pub use helper::Helper;
+pub(crate) use helper::{Helpers, INSIDE};
+use probe::Probe;
 
 /// From where checks are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +30,8 @@ pub enum From {
 /// A cell's settings for checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// From where.
-    pub from: From,
+    /// From where; none: from the cell if Garden is Bloomery's own, else in the container.
+    pub from: Option<From>,
     /// Between checks of a healthy app, where the app does not say.
     pub healthy: Duration,
     /// Between checks of one that is not healthy yet, at most.
@@ -44,11 +40,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            from: From::Cell,
-            healthy: Duration::from_secs(30),
-            unhealthy: Duration::from_secs(2),
-        }
+        Self { from: None, healthy: Duration::from_secs(30), unhealthy: Duration::from_secs(2) }
     }
 }
 
@@ -97,6 +89,9 @@ impl<'a> Checks<'a> {
 pub(crate) struct Health<'a> {
     pub(crate) steps: &'a Steps,
     pub(crate) checks: Checks<'a>,
+    /// From where this container is checked: it has the helper, or it has not.
+    pub(crate) from: From,
+    pub(crate) helpers: Helpers,
     pub(crate) settings: Settings,
     /// Zero: it may take for ever.
     pub(crate) start_timeout: Duration,
@@ -154,7 +149,11 @@ impl Health<'_> {
                 let failing = checks.map(|(index, check)| -> BoxFuture<'_, _> {
                     Box::pin(self.until_fails("liveness", index, check))
                 });
-                Err(Failure::Failed(select_all(failing).await.0))
+                // What was told to stop may close its port before it ends.
+                match stop.run_until_cancelled(select_all(failing)).await {
+                    Some((detail, ..)) => Err(Failure::Failed(detail)),
+                    None => Err(Failure::Cancelled),
+                }
             }
         };
         match failed {
@@ -253,7 +252,7 @@ impl Health<'_> {
         check: &Check,
         begun: Instant,
     ) -> Result<(), String> {
-        if self.settings.from == From::Container {
+        if self.from == From::Container {
             let timeout = go_duration(self.start_timeout);
             let interval = go_duration(self.settings.unhealthy);
             let mode =
@@ -274,7 +273,7 @@ impl Health<'_> {
     }
 
     async fn until_ready(&self, index: usize, check: &Check) {
-        if self.settings.from == From::Container {
+        if self.from == From::Container {
             let mode = [format!("-until-ready-interval={}", go_duration(self.settings.unhealthy))];
             while self.helper("until-ready", index, check, &mode).await.is_err() {
                 tokio::time::sleep(self.settings.unhealthy).await;
@@ -290,10 +289,10 @@ impl Health<'_> {
     }
 
     /// Probes at the check's interval until one fails; says why.
-    async fn until_fails(&self, what: &str, index: usize, check: &Check) -> String {
+    async fn until_fails(&self, what: &'static str, index: usize, check: &Check) -> String {
         let probe = self.probe(check);
         let interval = probe.interval.unwrap_or(self.settings.healthy);
-        if self.settings.from == From::Container {
+        if self.from == From::Container {
             let mode = [format!("-{what}-interval={}", go_duration(interval))];
             loop {
                 // Only a failing helper says something of the app; one that ends otherwise was
@@ -314,50 +313,6 @@ impl Health<'_> {
     fn probe(&self, check: &Check) -> Probe {
         let address = self.steps.network.internal_ip.clone();
         Probe::new(check, address)
-    }
-
-    /// Runs the helper to its end; its last words are the detail.
-    async fn helper(
-        &self,
-        what: &str,
-        index: usize,
-        check: &Check,
-        mode: &[String],
-    ) -> Result<(), String> {
-        let probe = self.probe(check);
-        let mut args =
-            vec![format!("-port={}", probe.port), format!("-timeout={}ms", millis(probe.timeout))];
-        if let Target::Http { path } = &probe.target {
-            args.push(format!("-uri={path}"));
-        }
-        args.extend_from_slice(mode);
-        let spec = ProcessSpec {
-            path: format!("{PROGRAM}/healthcheck"),
-            args,
-            user: "root".into(),
-            rlimits: ResourceLimits { nofile: Some(1024), ..ResourceLimits::default() },
-            ..ProcessSpec::default()
-        };
-        let run = async || {
-            let probe = uuid::Uuid::new_v4().simple();
-            let id = format!("{}-{what}-healthcheck-{index}-{probe}", self.steps.handle);
-            let spec = ProcessSpec { id, ..spec.clone() };
-            let process = self.steps.garden.run(&self.steps.handle, &spec, ProcessIo::outputs());
-            let process = process.await?;
-            let mut said = Vec::new();
-            if let Some(stderr) = process.take_stderr() {
-                const MOST: u64 = 4096;
-                let _ = stderr.take(MOST).read_to_end(&mut said).await;
-            }
-            let status = process.wait().await?;
-            Ok::<_, bloomery_garden::client::Error>((status, said))
-        };
-        // That Garden is away says nothing of the app.
-        match Absence::new(&self.steps.handle, absence::OF_CALLS).answer(run).await {
-            Ok((0, _)) => Ok(()),
-            Ok((_, said)) => Err(String::from_utf8_lossy(&said).trim().to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use capacity::{Insufficient, Resources};
 pub use container::{Completion, Container, Guid, Network, PortMapping, Resource, State};
 pub use executor::{Config, Error, Event, Executor, Reservation};
 pub use fetch::{Checksum, Error as TransferError, Fetched, Transfers, Version};
-pub use health::{From as CheckFrom, Settings as CheckSettings};
+pub use health::{From as CheckFrom, Helper, Settings as CheckSettings};
 pub use identity::{Authority, Error as IdentityError};
 pub use logs::{Log, Sink, Usage};
 pub use record::Record;

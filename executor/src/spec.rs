@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::container::{Container, Network, PortMapping};
 use crate::egress::{self, BadRule};
 use crate::environment;
+use crate::health;
 use crate::run_info::{LogConfig, RunInfo};
 
 /// The property that names a container's owner.
@@ -20,6 +21,9 @@ pub const OWNER: &str = "executor:owner";
 /// The property with what an executor needs to take the container up again: a
 /// [`Record`](crate::record::Record).
 pub const RECORD: &str = "executor:record";
+
+/// The property of containers that are checked from inside: they have the helper's directory.
+pub(crate) const CHECKED_INSIDE: &str = "executor:checked-inside";
 
 const MIB: u64 = 1 << 20;
 
@@ -57,6 +61,9 @@ pub(crate) fn container(
         (RECORD.to_owned(), extra.record),
         ("log_config".to_owned(), log_config(&run.log)),
     ]);
+    if extra.checks == health::From::Container {
+        properties.insert(CHECKED_INSIDE.to_owned(), "true".to_owned());
+    }
     for (key, value) in &run.network_properties {
         properties.insert(format!("network.{key}"), value.clone());
     }
@@ -101,11 +108,12 @@ pub(crate) fn container(
 }
 
 /// What is fetched or made for one container before it is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Extra {
     pub(crate) record: String,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) checks: health::From,
 }
 
 /// A directory of the cell, read-only in the container.
@@ -171,6 +179,7 @@ mod tests {
 
     use super::{CellLimits, Extra, Mount, container, network};
     use crate::container::{Container, Resource};
+    use crate::health::From;
     use crate::run_info::{LogConfig, RunInfo};
 
     #[test]
@@ -194,6 +203,7 @@ mod tests {
             record: "{}".into(),
             mounts: vec![Mount { from: "/cache/x".into(), to: "/tmp/lifecycle".into() }],
             environment: Vec::new(),
+            checks: From::Cell,
         };
         let spec = container(&reserved, &run, &CellLimits::default(), "executor", extra).unwrap();
         assert_eq!(spec.handle, "ig");

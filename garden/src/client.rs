@@ -19,7 +19,7 @@ use garden_api::{
     BandwidthLimits, BulkInfo, BulkMetrics, Capacity, ContainerInfo, ContainerSpec, CpuLimits,
     CreateResponse, DiskLimits, ListResponse, MemoryLimits, Metrics, Nanoseconds, NetInRequest,
     NetInResponse, NetOutRule, ProcessSpec, Properties, PropertyValue, RequestedDiskLimits,
-    StopRequest,
+    ServerName, StopRequest,
 };
 use tokio::io::AsyncRead;
 
@@ -62,6 +62,13 @@ impl Client {
     /// Succeeds if the server serves.
     pub async fn ping(&self) -> Result<(), Error> {
         self.ask::<Nothing>(Request::get("Ping", "/ping".into())).await.map(drop)
+    }
+
+    /// Whether the server is Bloomery's: a question of our own, to which the original answers as to
+    /// [`Client::ping`].
+    pub async fn is_own(&self) -> Result<bool, Error> {
+        let request = Request::get("Ping", "/ping".into()).with_query([("server", "true")]);
+        self.ask(request).await.map(|name: ServerName| name == ServerName::own())
     }
 
     /// What the machine offers.

@@ -172,6 +172,8 @@ async fn plain_calls_are_the_originals_bytes() {
     let spec = format!("{{\"handle\":\"box\",\"image\":{{}},{LIMITS}}}\n");
     let table = [
         ("GET /ping", "", "{}\n"),
+        ("GET /ping?server=true", "", "{\"server\":\"bloomery\"}\n"),
+        ("GET /ping?server=true", "", "{}\n"),
         ("GET /capacity", "", "{\"memory_in_bytes\":25276502016,\"max_containers\":256}\n"),
         ("POST /containers", &spec, "{\"Handle\":\"box\"}\n"),
         ("GET /containers?k=a+b%26c%3Dd&owner=me", "", "{\"Handles\":[\"box\"]}\n"),
@@ -215,6 +217,8 @@ async fn plain_calls_are_the_originals_bytes() {
     let client = &server.client;
     let none = Properties::new();
     client.ping().await.unwrap();
+    assert!(client.is_own().await.unwrap());
+    assert!(!client.is_own().await.unwrap());
     assert_eq!(client.capacity().await.unwrap().max_containers, 256);
     let spec = ContainerSpec { handle: "box".into(), ..ContainerSpec::default() };
     assert_eq!(client.create(&spec).await.unwrap(), "box");

@@ -37,6 +37,7 @@ fn a_container_is_made_asked_about_and_destroyed() {
         said
     };
     assert_eq!(ok("GET", "/ping", ""), "{}\n");
+    assert_eq!(ok("GET", "/ping?server=true", ""), "{\"server\":\"bloomery\"}\n");
     assert_eq!(ok("GET", "/containers", ""), "{\"Handles\":[]}\n");
     let spec = "{\"handle\":\"h\",\"properties\":{\"k\":\"<v>\"},\
                 \"limits\":{\"memory_limits\":{\"limit_in_bytes\":67108864},\

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bbs_models::actual_lrp_net_info::PreferredAddress;
 use bloomery_garden::client::Address as GardenAddress;
-use executor::{Authority, CheckFrom, Transfers};
+use executor::{Authority, CheckFrom, Helper, Transfers};
 use locket::Timing;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -96,8 +96,14 @@ pub struct Config {
     pub healthy_monitoring_interval: Duration,
     #[serde(deserialize_with = "duration")]
     pub unhealthy_monitoring_interval: Duration,
-    pub enable_declarative_healthcheck: bool,
+    /// Whether checks are made inside containers; none: unless Garden is Bloomery's own.
+    pub enable_declarative_healthcheck: Option<bool>,
+    /// A directory with the program `healthcheck`; none: [`Config::healthcheck_program`] is it.
     pub declarative_healthcheck_path: Option<PathBuf>,
+    /// A static program that is `healthcheck` when it is called so. No key: whoever runs the rep has
+    /// it.
+    #[serde(skip)]
+    pub healthcheck_program: Option<PathBuf>,
     /// The cell's directory: downloads, files on their way, its name at Locket.
     pub cache_path: PathBuf,
     pub max_cache_size_in_bytes: u64,
@@ -161,8 +167,9 @@ impl Default for Config {
             graceful_shutdown_interval: seconds(10),
             healthy_monitoring_interval: seconds(30),
             unhealthy_monitoring_interval: seconds(2),
-            enable_declarative_healthcheck: false,
+            enable_declarative_healthcheck: None,
             declarative_healthcheck_path: None,
+            healthcheck_program: None,
             cache_path: "/var/vcap/data/executor_cache".into(),
             max_cache_size_in_bytes: 10_000_000_000,
             max_concurrent_downloads: 5,
@@ -359,10 +366,13 @@ impl Config {
         config.limits.set_cpu_weight = self.set_cpu_weight;
         config.health.healthy = self.healthy_monitoring_interval;
         config.health.unhealthy = self.unhealthy_monitoring_interval;
-        config.healthcheck_directory.clone_from(&self.declarative_healthcheck_path);
-        if self.enable_declarative_healthcheck && self.declarative_healthcheck_path.is_some() {
-            config.health.from = CheckFrom::Container;
-        }
+        config.health.from = self.enable_declarative_healthcheck.map(|inside| match inside {
+            true => CheckFrom::Container,
+            false => CheckFrom::Cell,
+        });
+        let directory = self.declarative_healthcheck_path.clone().map(Helper::Directory);
+        let program = || self.healthcheck_program.clone().map(Helper::Program);
+        config.helper = directory.or_else(program);
         config.graceful_shutdown = self.graceful_shutdown_interval;
         config.cache_bytes = self.max_cache_size_in_bytes;
         config.transfers = self.max_concurrent_downloads;

@@ -157,7 +157,10 @@ impl Daemon {
                 cause(auctioneer::serve(file.settings()?, sockets, stop).await)
             }
             Self::Rep => {
-                let config = file.settings()?;
+                let config = rep::Config {
+                    healthcheck_program: Some("/proc/self/exe".into()),
+                    ..file.settings()?
+                };
                 let sockets = rep::Listeners { network: held, admin: None };
                 with_logs(file.settings()?, |logs| async {
                     rep::serve(config, sockets, Arc::new(logs), stop).await

@@ -164,6 +164,7 @@ fn start_cell(
         disk_mb: config.disk_mb,
         max_cache_size_in_bytes: cache_bytes(&cell)?,
         cache_path: cell,
+        healthcheck_program: Some(config.lifecycle.clone()),
         ..rep::Config::default()
     };
     let sink: Arc<dyn executor::Sink> = Arc::new(logs.clone());

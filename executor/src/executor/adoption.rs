@@ -7,8 +7,9 @@ use super::creation::Resumed;
 use super::{Error, Executor};
 use crate::absence::{self, Absence, is_away};
 use crate::container::{Container, State};
+use crate::health;
 use crate::record::{RUNNING, Record};
-use crate::spec::{self, OWNER, RECORD};
+use crate::spec::{self, CHECKED_INSIDE, OWNER, RECORD};
 use crate::steps::PROGRESS;
 
 impl Executor {
@@ -70,6 +71,10 @@ impl Executor {
         };
         let network = spec::network(&info, &record.run.ports);
         let was_healthy = properties.contains_key(RUNNING);
+        let checks = match properties.contains_key(CHECKED_INSIDE) {
+            true => health::From::Container,
+            false => health::From::Cell,
+        };
         let progress = properties
             .get(PROGRESS)
             .and_then(|json| serde_json::from_str(json).ok())
@@ -79,7 +84,7 @@ impl Executor {
         container.state = State::Created;
         container.network = Some(network.clone());
         container.run = Some(record.run.into());
-        Ok(Some((container, Resumed { network, progress, was_healthy })))
+        Ok(Some((container, Resumed { network, progress, was_healthy, checks })))
     }
 
     async fn told(&self, handle: &str) -> Result<(Properties, ContainerInfo), GardenError> {

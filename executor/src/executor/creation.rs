@@ -13,7 +13,7 @@ use super::{Event, Executor};
 use crate::cache::{Kept, Wanted};
 use crate::container::{Completion, Guid, Network, State};
 use crate::fetch::Checksum;
-use crate::health::{self, Checks, Health};
+use crate::health::{self, Checks, Health, Helpers};
 use crate::identity;
 use crate::life::{self, Sign};
 use crate::logs::Streamer;
@@ -31,6 +31,8 @@ pub(super) struct Resumed {
     pub(super) network: Network,
     pub(super) progress: Progress,
     pub(super) was_healthy: bool,
+    /// From where it is checked.
+    pub(super) checks: health::From,
 }
 
 /// A container that cannot be made.
@@ -125,7 +127,7 @@ impl Executor {
             .map_err(|error| Unmade(format!("failed to create container: {error}")))?;
         let config = &self.0.config;
         let cell = &config.cell_id;
-        let extra = Extra { record, mounts, environment };
+        let extra = Extra { record, mounts, environment, checks: self.0.checks() };
         let spec = spec::container(&container, run, &config.limits, &config.owner, extra)
             .map_err(|error| Unmade(format!("failed to create container: {error}")))?;
 
@@ -154,7 +156,8 @@ impl Executor {
             entry.mounted = dependencies;
         }
         self.advance(guid, State::Created, |container| container.network = Some(network.clone()));
-        Ok(Resumed { network, progress: Progress::default(), was_healthy: false })
+        let (progress, checks) = (Progress::default(), self.0.checks());
+        Ok(Resumed { network, progress, was_healthy: false, checks })
     }
 
     /// Fetches what is mounted into the container, all at once.
@@ -245,10 +248,8 @@ impl Executor {
             })?;
             mount(&directory, SERVICE_BINDINGS);
         }
-        if let (Some(directory), health::From::Container) =
-            (&config.healthcheck_directory, config.health.from)
-        {
-            mount(directory, health::PROGRAM);
+        if let Some(directory) = &self.0.helper {
+            mount(directory, health::INSIDE);
         }
         Ok(())
     }
@@ -280,6 +281,8 @@ impl Executor {
         let health = Health {
             steps: &steps,
             checks: Checks::of(run.check_definition.as_ref(), run.monitor.as_ref()),
+            from: resumed.checks,
+            helpers: Helpers::default(),
             settings: config.health,
             start_timeout: Duration::from_millis(run.start_timeout_ms),
         };

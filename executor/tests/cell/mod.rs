@@ -1,10 +1,16 @@
 //! A cell without a rep: a Garden, an executor in a runtime on the same host, and what they ran.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub mod files;
+pub mod foreign;
+mod vouching;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bbs_models::{Action, Check, CheckDefinition, RunAction, TCPCheck};
+use bbs_models::{Action, Check, CheckDefinition, HTTPCheck, RunAction, TCPCheck};
 use bloomery_garden::client::{Address, Client};
 use executor::{
     Completion, Config, Container, Executor, Instance, Log, LogConfig, Reservation, Resource,
@@ -20,7 +26,27 @@ pub struct Cell {
     pub runtime: Runtime,
     kept: Arc<Kept>,
     data: tempfile::TempDir,
+    settings: Settings,
+    garden: Address,
     pub plot: Plot,
+}
+
+/// What differs from cell to cell.
+pub struct Settings {
+    /// Changes of the executor's settings.
+    pub adjust: fn(&mut Config),
+    /// How long instances' certificates are valid, if they have any.
+    pub validity: Option<Duration>,
+    /// What Garden runs for archives, if the test has any.
+    pub program: Option<&'static str>,
+    /// Whether Garden is one that tells nothing of its own.
+    pub foreign: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { adjust: |_| {}, validity: None, program: None, foreign: false }
+    }
 }
 
 #[derive(Default)]
@@ -36,17 +62,33 @@ impl Sink for Kept {
 
 impl Cell {
     pub fn new() -> Self {
-        let mut plot = Plot::new();
+        Self::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Self {
+        let mut plot = Plot::with(|config| {
+            if let Some(program) = settings.program {
+                config.own_program = program.into();
+            }
+        });
         plot.serve();
         // Threads that are made here are on the plot's host, and reach its containers.
         let runtime = plot.host.inside(|| {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
         });
+        let (runtime, data) = (runtime.unwrap(), tempfile::tempdir().unwrap());
+        let mut garden = plot.socket();
+        if settings.foreign {
+            garden = data.path().join("foreign.sock");
+            foreign::relay(&runtime, &garden, plot.socket());
+        }
         let mut cell = Self {
             executor: None,
-            runtime: runtime.unwrap(),
+            runtime,
             kept: Arc::default(),
-            data: tempfile::tempdir().unwrap(),
+            data,
+            settings,
+            garden: Address::Unix(garden),
             plot,
         };
         cell.start();
@@ -55,16 +97,18 @@ impl Cell {
 
     pub fn start(&mut self) {
         let stop = CancellationToken::new();
-        let config = Config {
+        let mut config = Config {
             memory_mb: Some(1024),
             disk_mb: Some(1024),
             graceful_shutdown: Duration::from_secs(2),
             ..Config::new("cell-1", self.data.path().join("executor"))
         };
-        let garden = Client::new(Address::Unix(self.plot.socket()));
+        (self.settings.adjust)(&mut config);
+        let authority = self.settings.validity.map(|validity| self.authority(validity));
+        let garden = Client::new(self.garden.clone());
         let transfers = Transfers::new(None);
         let kept = self.kept.clone();
-        let started = Executor::start(config, garden, transfers, None, kept, stop.clone());
+        let started = Executor::start(config, garden, transfers, authority, kept, stop.clone());
         let executor = self.runtime.block_on(started).unwrap();
         self.executor = Some((executor, stop));
     }
@@ -166,10 +210,23 @@ pub fn instance(guid: &str, action: Action) -> RunInfo {
 }
 
 pub fn tcp_check(port: u32) -> CheckDefinition {
-    let check = TCPCheck { port, ..Default::default() };
-    CheckDefinition {
-        checks: vec![Check { tcp_check: check.into(), ..Default::default() }],
-        log_source: "HEALTH".into(),
-        ..Default::default()
-    }
+    checks(vec![tcp(port)])
 }
+
+pub fn checks(checks: Vec<Check>) -> CheckDefinition {
+    CheckDefinition { checks, log_source: "HEALTH".into(), ..Default::default() }
+}
+
+pub fn tcp(port: u32) -> Check {
+    let check = TCPCheck { port, interval_ms: INTERVAL, ..Default::default() };
+    Check { tcp_check: check.into(), ..Default::default() }
+}
+
+pub fn http(port: u32, path: &str) -> Check {
+    let (path, interval_ms) = (path.into(), INTERVAL);
+    let check = HTTPCheck { port, path, interval_ms, ..Default::default() };
+    Check { http_check: check.into(), ..Default::default() }
+}
+
+/// Between checks of a healthy app, in milliseconds.
+const INTERVAL: u64 = 50;

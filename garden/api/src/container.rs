@@ -117,6 +117,22 @@ pub struct CreateResponse {
     pub handle: String,
 }
 
+/// Answer to a question of our own: `ping?server=true`. The reference's client never asks it, and its
+/// server takes no notice of the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerName {
+    /// Empty where the server does not know the question.
+    pub server: String,
+}
+
+impl ServerName {
+    /// What this server is called.
+    pub fn own() -> Self {
+        Self { server: "bloomery".into() }
+    }
+}
+
 /// What the machine offers. Zero fields are omitted on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename = "garden.Capacity")]

@@ -19,7 +19,7 @@ mod spelling;
 
 pub use container::{
     BindMount, BindMountMode, BindMountOrigin, Capacity, ContainerSpec, CreateResponse, ImageRef,
-    Properties, PropertyValue, StopRequest,
+    Properties, PropertyValue, ServerName, StopRequest,
 };
 pub use error::{ErrorKind, WireError};
 pub use filter::ListResponse;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use garden_api::{
     BandwidthLimits, BulkEntry, BulkInfo, BulkMetrics, ContainerSpec, CreateResponse, DiskLimits,
     ListResponse, Nanoseconds, NetInRequest, NetInResponse, NetOutRule, Properties, PropertyValue,
-    RequestedDiskLimits, StopRequest, go_json,
+    RequestedDiskLimits, ServerName, StopRequest, go_json,
 };
 use serde::de::DeserializeOwned;
 
@@ -72,6 +72,9 @@ impl Request {
 fn dispatch(gardener: &Arc<Gardener>, call: Plain, request: &Request) -> Result<Reply, Error> {
     let handle = request.handle.as_str();
     Ok(match call {
+        Plain::Ping if request.target.value("server").as_deref() == Some("true") => {
+            Reply::json(&ServerName::own())
+        }
         Plain::Ping => Reply::done(),
         Plain::Capacity => Reply::json(&gardener.capacity()?),
         Plain::List => Reply::json(&ListResponse { handles: gardener.list(&request.filter()) }),
