@@ -271,9 +271,13 @@ impl Steps {
         if stop.is_cancelled() {
             return Err(Failure::Cancelled);
         }
-        joined(failures)?;
-        // An end without a failure is one all the same: the others had to go for it.
-        if exited { Err(Failure::Failed("Codependent step exited".into())) } else { Ok(()) }
+        match joined(failures) {
+            // An end without a failure is one all the same: the others had to go for it.
+            Ok(()) | Err(Failure::Cancelled) if exited => {
+                Err(Failure::Failed("Codependent step exited".into()))
+            }
+            outcome => outcome,
+        }
     }
 
     /// A leaf that is not a process: not done again once it is written down as over.
