@@ -44,6 +44,7 @@ impl Executor {
     pub(super) async fn live(self, guid: Guid, resumed: Option<Resumed>) {
         let Some((run, stop)) = self.begun(&guid) else { return };
         let log = self.0.streamer(&run);
+        let is_resumed = resumed.is_some();
         let begun = match resumed {
             Some(resumed) => Ok(resumed),
             None => self.make(&guid, &run, &log, &stop).await,
@@ -64,7 +65,7 @@ impl Executor {
             }
         };
         let address = resumed.network.internal_ip.clone();
-        let rotation = self.rotate_identity(&guid, &run, &address);
+        let rotation = self.rotate_identity(&guid, &run, &address, is_resumed);
         let outcome = tokio::select! {
             outcome = self.process(&guid, &run, log, resumed, &stop) => outcome,
             () = rotation => unreachable!("certificates are renewed for ever"),
@@ -316,11 +317,11 @@ impl Executor {
         }
     }
 
-    /// Renews the container's certificate in time. Never returns.
-    async fn rotate_identity(&self, guid: &str, run: &RunInfo, ip: &str) {
+    /// Renews the container's certificate in time. Never returns. `is_old`: how old it is is not known.
+    async fn rotate_identity(&self, guid: &str, run: &RunInfo, ip: &str, is_old: bool) {
         const AGAIN: Duration = Duration::from_secs(60);
         let Some(authority) = &self.0.authority else { return std::future::pending().await };
-        let mut pause = authority.rotation();
+        let mut pause = if is_old { Duration::ZERO } else { authority.rotation() };
         loop {
             tokio::time::sleep(pause).await;
             pause = match self.0.issue_identity(guid, run, ip) {
