@@ -23,6 +23,7 @@ mod config;
 pub mod daemon;
 mod error;
 mod foundation;
+mod identity;
 mod logs;
 mod overview;
 mod ports;

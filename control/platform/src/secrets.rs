@@ -50,22 +50,26 @@ impl Secrets {
             read => return read,
         }
         let secrets = Self { admin: password(), user_lookup: password(), staging: password() };
-        let (path, new) = (data.join(FILE), data.join("secrets.json.new"));
-        let write = || {
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&serde_json::to_vec(&secrets)?)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(data)?.sync_all()
-        };
-        write().map_err(Error::file("write", &path))?;
+        let path = data.join(FILE);
+        let text = serde_json::to_vec(&secrets)
+            .map_err(|error| Error::file("write", &path)(error.into()))?;
+        write(&path, &text, 0o600)?;
         Ok(secrets)
     }
+}
+
+/// Writes a file as a whole, or not at all; it is on the disk then.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let new = path.with_added_extension("new");
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        fs::File::open(path.parent().unwrap_or(path))?.sync_all()
+    };
+    write().map_err(Error::file("write", path))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use uaa::{Peer, Secret, SeedUser, Uaa};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::identity::Authority;
 use crate::logs::Logs;
 use crate::registration::{self, Registration};
 use crate::secrets::Secrets;
@@ -151,6 +152,7 @@ fn start_cell(
 ) -> Result<(), Error> {
     let cell = config.data.join("cell");
     make_directory(&cell)?;
+    let authority = Authority::ensure(&config.data)?;
     let rep = rep::Config {
         cell_id: CELL.into(),
         zone: "z1".into(),
@@ -165,6 +167,9 @@ fn start_cell(
         max_cache_size_in_bytes: cache_bytes(&cell)?,
         cache_path: cell,
         healthcheck_program: Some(config.lifecycle.clone()),
+        instance_identity_ca_path: authority.certificate,
+        instance_identity_private_key_path: authority.key,
+        trusted_system_certificates_path: authority.trusted,
         ..rep::Config::default()
     };
     let sink: Arc<dyn executor::Sink> = Arc::new(logs.clone());
