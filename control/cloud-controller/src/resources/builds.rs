@@ -20,7 +20,6 @@ use crate::store::processes;
 use crate::store::select::{Select, by_guid};
 use crate::store::{json_text, new_guid, set_metadata};
 use crate::time;
-use crate::waiting::hold;
 
 /// How long after its end a build is told to have ended: the CLI shows no line of a log that it has not
 /// read when it gets to know that.
@@ -111,7 +110,7 @@ pub(crate) async fn show(
     caller: Caller,
     Path(guid): Path<String>,
 ) -> Answer {
-    let build = hold(&controller, &guid, HOLD, || async {
+    let build = controller.waiting.hold(&guid, HOLD, &controller.stop, || async {
         let mut conn = controller.store.read().await?;
         let build: Build = find(&mut conn, "builds", "Build", &guid, |select| {
             package::of_visible_apps(&caller, select, "builds");

@@ -13,7 +13,6 @@ use crate::error::ApiError;
 use crate::store::jobs::Job;
 use crate::store::select::by_guid;
 use crate::time;
-use crate::waiting::hold;
 
 /// How long an answer waits for the end of what it tells about. Clients have no limit of their own.
 pub(crate) const HOLD: Duration = Duration::from_secs(20);
@@ -40,7 +39,7 @@ fn show_job(controller: &CloudController, job: &Job) -> Value {
 
 /// `GET /v3/jobs/:guid`: held until the job has ended.
 pub(crate) async fn show(State(controller): App, _: Caller, Path(guid): Path<String>) -> Answer {
-    let job = hold(&controller, &guid, HOLD, || async {
+    let job = controller.waiting.hold(&guid, HOLD, &controller.stop, || async {
         let mut conn = controller.store.read().await?;
         let job: Option<Job> = by_guid(&mut conn, "jobs", &guid).await?;
         let job = job.ok_or_else(|| ApiError::not_found("Job"))?;

@@ -26,7 +26,6 @@ use crate::store::packages::{self as rows, Package};
 use crate::store::select::{Select, by_guid};
 use crate::store::set_metadata;
 use crate::time;
-use crate::waiting::hold;
 
 /// The most that a list of matched files may take, in bytes.
 const LIST_LIMIT: usize = 32 << 20;
@@ -149,7 +148,7 @@ pub(crate) async fn show(
     caller: Caller,
     Path(guid): Path<String>,
 ) -> Answer {
-    let package = hold(&controller, &guid, HOLD, || async {
+    let package = controller.waiting.hold(&guid, HOLD, &controller.stop, || async {
         let mut conn = controller.store.read().await?;
         let (package, ..) = access(&mut conn, &caller, &guid).await?;
         let done = !["PROCESSING_UPLOAD", "COPYING"].contains(&&*package.state);

@@ -26,6 +26,8 @@ pub struct State {
     /// Instances that were asked to stop.
     pub stopped: Vec<(String, u32)>,
     pub fresh: u32,
+    /// How often somebody asked for instances.
+    pub looks: u32,
     /// When a build was about to be told that it has ended.
     pub staged_at: Option<Instant>,
 }
@@ -45,6 +47,8 @@ pub struct Cell {
     pub builder: Arc<Mutex<u32>>,
     /// One that a build takes and gives back; who holds it holds builds up.
     pub builds: Arc<Semaphore>,
+    /// What a droplet has, with commands.
+    pub process_types: Arc<Mutex<serde_json::Value>>,
     /// The controller's internal routes.
     pub internal: Arc<Mutex<Option<Peer>>>,
 }
@@ -56,11 +60,13 @@ impl Cell {
             become_: Arc::new(Mutex::new(InstanceState::Running)),
             builder: Arc::default(),
             builds: Arc::new(Semaphore::new(1)),
+            process_types: Arc::new(Mutex::new(json!({"web": "$HOME/boot.sh"}))),
             internal: Arc::default(),
         }
     }
 
-    async fn post(&self, url: &str, body: Vec<u8>) -> http::StatusCode {
+    /// Posts to the controller; only path and credentials of the URL count.
+    pub async fn post(&self, url: &str, body: Vec<u8>) -> http::StatusCode {
         let Target { path, credentials, .. } = url.parse().unwrap();
         let request = Request::post(path)
             .header("content-type", "application/json")
@@ -87,7 +93,7 @@ impl Cell {
                     "detected_buildpack": "staticfile",
                     "buildpacks": [{"key": key, "name": "staticfile_buildpack", "version": "1.6.0"}],
                 },
-                "process_types": {"web": "$HOME/boot.sh"},
+                "process_types": *self.process_types.lock().unwrap(),
                 "execution_metadata": "",
             });
             json!({"task_guid": recipe.build_guid, "failed": false, "result": result.to_string()})
@@ -147,7 +153,10 @@ impl Runtime for Cell {
         &'a self,
         process_guid: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Instance>, RuntimeError>> {
-        let wanted = self.state.lock().unwrap().desired.get(process_guid).map(|one| one.instances);
+        let mut now = self.state.lock().unwrap();
+        now.looks += 1;
+        let wanted = now.desired.get(process_guid).map(|one| one.instances);
+        drop(now);
         let state = *self.become_.lock().unwrap();
         let port = InstancePort {
             external: 61001,

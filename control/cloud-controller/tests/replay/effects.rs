@@ -30,6 +30,17 @@ pub async fn check(case: &str, platform: &Platform, names: &HashMap<String, Stri
             let roles = platform.get(&format!("/v3/roles?space_guids={}", names["space2"])).await;
             assert_eq!(roles["pagination"]["total_results"], 2, "{roles}");
         }
+        "push-processes" | "push-no-wait" => {
+            let mut running: Vec<_> = desired("multi")
+                .into_iter()
+                .map(|recipe| (recipe.command, recipe.memory_mb, recipe.instances))
+                .collect();
+            running.sort();
+            // What stands beside the processes is not for `web` where that is one of them.
+            let expected = [("./web", 1024), ("./worker", 32)];
+            let expected = expected.map(|(command, memory)| (command.to_owned(), memory, 1));
+            assert_eq!(running, expected, "{case}");
+        }
         "stop" => assert!(desired("web1").is_empty(), "it still runs"),
         "start" | "restart" | "restage" | "scale-m" | "scale-m-yes" => {
             let running = desired("web1");

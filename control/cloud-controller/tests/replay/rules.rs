@@ -1,6 +1,9 @@
 //! Rules that no recording shows: who may do what, what is refused, what survives.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use cloud_controller::InstanceState;
 use http::Request;
 use serde_json::{Value, json};
 use uaa::Peer;
@@ -328,6 +331,72 @@ async fn the_end_of_a_build_is_told_when_its_log_can_have_been_read() {
     let told = std::time::Instant::now();
     let ended = platform.cell.state.lock().unwrap().staged_at.unwrap();
     assert!(told - ended >= std::time::Duration::from_millis(250), "{:?}", told - ended);
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn stats_are_held_only_while_something_starts_and_nothing_runs() {
+    const HOLD: Duration = Duration::from_millis(2400);
+    let platform = Platform::new().await;
+    let app = platform.started("web1").await;
+    let path = format!("/v3/apps/{app}/processes/web/stats");
+    let stats = async || {
+        let begun = Instant::now();
+        let stats = platform.get(&path).await;
+        (stats["resources"][0]["state"].clone(), begun.elapsed())
+    };
+    for state in [InstanceState::Running, InstanceState::Crashed, InstanceState::Down] {
+        *platform.cell.become_.lock().unwrap() = state;
+        let (told, took) = stats().await;
+        assert_eq!(told, state.as_str());
+        assert!(took < HOLD, "{told} after {took:?}");
+    }
+
+    *platform.cell.become_.lock().unwrap() = InstanceState::Starting;
+    let (told, took) = stats().await;
+    assert_eq!(told, "STARTING");
+    assert!(took >= HOLD, "{took:?}");
+
+    // It runs while somebody waits.
+    let looks = || platform.cell.state.lock().unwrap().looks;
+    let before = looks();
+    let comes = async {
+        until("nobody looks", || looks() > before).await;
+        *platform.cell.become_.lock().unwrap() = InstanceState::Running;
+    };
+    let ((told, took), ()) = tokio::join!(stats(), comes);
+    assert_eq!(told, "RUNNING");
+    assert!(took < HOLD, "{took:?}");
+    platform.controller.close().await;
+}
+
+#[tokio::test]
+async fn a_crash_is_an_event_unless_the_process_has_another_version_by_now() {
+    let platform = Platform::new().await;
+    let app = platform.started("web1").await;
+    let desired = || platform.cell.state.lock().unwrap().desired.keys().next().unwrap().clone();
+    let data = |description: &str| {
+        json!({"instance": "i", "index": 1, "cell_id": "c", "reason": "CRASHED",
+            "exit_description": description, "crash_count": 2, "crash_timestamp": 3})
+    };
+    let crash = async |process: &str, description: &str| {
+        let url = format!("http://cc/internal/v4/apps/{process}/crashed");
+        platform.cell.post(&url, data(description).to_string().into_bytes()).await
+    };
+    let old = desired();
+    assert_eq!(crash(&old, "first").await, 200);
+    platform.act(&app, "restart").await;
+    assert_ne!(desired(), old);
+    assert_eq!(crash(&old, "of the past").await, 404);
+    assert_eq!(crash(&desired(), "second").await, 200);
+    for nonsense in ["x", &app] {
+        assert_eq!(crash(nonsense, "of nobody").await, 404, "{nonsense}");
+    }
+    let path = format!("/v3/audit_events?types=audit.app.process.crash&target_guids={app}");
+    let events = platform.get(&path).await["resources"].clone();
+    let told: Vec<Value> =
+        events.as_array().unwrap().iter().map(|event| event["data"].clone()).collect();
+    assert_eq!(told, [data("first"), data("second")]);
     platform.controller.close().await;
 }
 
