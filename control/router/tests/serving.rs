@@ -228,6 +228,42 @@ async fn clients_are_shown_the_certificate_of_their_host() {
 }
 
 #[tokio::test]
+async fn what_the_router_adds_cannot_be_taken_away_where_nothing_is_protected() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let backend = tokio::spawn(async move {
+        loop {
+            tokio::spawn(echo(listener.accept().await.unwrap().0));
+        }
+    });
+    let (http, address) = bind();
+    let config = Config { hop_by_hop_headers_to_filter: Vec::new(), ..Config::default() };
+    let router = start(config, &http, None).await;
+    let message = serde_json::json!({
+        "host": "127.0.0.1", "port": port, "uris": ["app"], "app": "app-1",
+    });
+    router.register(message).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: app\r\nX-Forwarded-For: 1.2.3.4\r\n\
+                   X-Forwarded-Proto: https\r\nX-Request-Start: 1\r\nX-Own: 1\r\nConnection: \
+                   X-Forwarded-For, X-Forwarded-Proto, X-Request-Start, X-Vcap-Request-Id, \
+                   X-CF-ApplicationID, X-Own\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (head, body) = answer(&mut client).await;
+    assert!(head.contains("X-Vcap-Request-Id: "), "{head}");
+    // The client's own are taken away, as it wants; the original leaves no others.
+    assert!(body.contains("X-Forwarded-For: 127.0.0.1\r\n"), "{body}");
+    assert!(body.contains("X-Forwarded-Proto: http"), "{body}");
+    assert!(body.contains("X-Request-Start: ") && !body.contains("X-Request-Start: 1\r"), "{body}");
+    assert!(body.contains("X-Cf-Applicationid: app-1\r\n"), "{body}");
+    assert!(body.contains("X-Vcap-Request-Id: "), "{body}");
+    assert!(!body.contains("X-Own"), "{body}");
+    drop(client);
+    router.stop().await;
+    backend.abort();
+}
+
+#[tokio::test]
 async fn a_stopped_router_finishes_what_it_has_begun_and_the_next_one_takes_who_waits() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,5 +1,7 @@
 //! A NATS server, as far as these tests need one: the text protocol over a local bus.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::HashMap;
 use std::io;
 
@@ -15,6 +17,8 @@ pub struct Server {
     address: String,
     cut: broadcast::Sender<()>,
     accepting: tokio::task::JoinHandle<()>,
+    /// What clients say and hear, whether they are connected or not.
+    pub bus: Bus,
 }
 
 /// An address where nobody listens.
@@ -34,10 +38,11 @@ impl Server {
         let (cut, _) = broadcast::channel(1);
         let cuts = cut.clone();
         let bus = Bus::local();
+        let all = bus.clone();
         let accepting = tokio::spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (bus, mut cut) = (bus.clone(), cuts.subscribe());
+                let (bus, mut cut) = (all.clone(), cuts.subscribe());
                 clients.spawn(async move {
                     tokio::select! {
                         _ = serve(stream, bus) => {}
@@ -46,7 +51,7 @@ impl Server {
                 });
             }
         });
-        Self { address, cut, accepting }
+        Self { address, cut, accepting, bus }
     }
 
     pub fn servers(&self) -> Servers {

@@ -59,7 +59,6 @@ async fn once(scenario: &str, recording: &str) -> Result<(), Fault> {
     };
     let mut note = String::new();
     let mut last = 0;
-    let mut with_tls = false;
     let mut result = Ok(());
     for (number, event) in events.enumerate() {
         if event["ev"] == "note" {
@@ -92,10 +91,7 @@ async fn once(scenario: &str, recording: &str) -> Result<(), Fault> {
         let now = event["ms"].as_u64().unwrap_or(last);
         let gap = now.saturating_sub(last);
         last = now;
-        if event["ev"] == "open" && event["by"] == "client" {
-            with_tls = event["to"] == "router-tls";
-        }
-        if differs || with_tls {
+        if differs {
             play.leave_out(&event);
             continue;
         }
@@ -178,7 +174,7 @@ struct Play {
 }
 
 impl Play {
-    /// Clients of a step that is left out, or that use TLS, are left out for good.
+    /// Clients of a step that is left out are left out for good.
     fn leave_out(&mut self, event: &Value) {
         if event["ev"] == "open" && event["by"] == "client" {
             self.left_out.push(event["c"].as_u64().unwrap());

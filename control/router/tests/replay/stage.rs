@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bus::Bus;
-use router::{AccessLog, Config, Listeners, Record};
+use rcgen::{CertificateParams, KeyPair};
+use router::{AccessLog, Config, Listeners, Pem, Record};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::normal::Ports;
@@ -96,6 +99,7 @@ pub struct Stage {
     pub log: Arc<Lines>,
     pub ports: Ports,
     addresses: HashMap<String, String>,
+    tls: TlsConnector,
     backends: HashMap<u16, u16>,
     silent: Vec<TcpSocket>,
     accepting: mpsc::UnboundedSender<(u16, TcpStream)>,
@@ -114,14 +118,18 @@ impl Stage {
             "drain_timeout": "1s",
         });
         merge(&mut config, changes);
-        let config: Config = serde_json::from_value(config).unwrap();
+        let mut config: Config = serde_json::from_value(config).unwrap();
+        let (pem, tls) = certificate();
+        config.tls_pem = vec![pem];
         let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (http, status, routes) = (bind(), bind(), bind());
-        let addresses = [("router", &http), ("status", &status), ("routes", &routes)]
+        let (http, https, status, routes) = (bind(), bind(), bind(), bind());
+        let names =
+            [("router", &http), ("router-tls", &https), ("status", &status), ("routes", &routes)];
+        let addresses = names
             .map(|(name, listener)| (name.to_owned(), listener.local_addr().unwrap().to_string()));
         let listeners = Listeners {
             http: vec![http],
-            https: Vec::new(),
+            https: vec![https],
             status: Some(status),
             routes: Some(routes),
             filled: None,
@@ -137,6 +145,7 @@ impl Stage {
             log,
             ports: Ports::new(),
             addresses: addresses.into(),
+            tls,
             backends: HashMap::new(),
             silent: Vec::new(),
             accepting,
@@ -223,7 +232,23 @@ impl Stage {
     }
 
     pub async fn connect(&self, to: &str) -> Connection {
-        Connection::new(TcpStream::connect(&self.addresses[to]).await.unwrap(), false)
+        let stream = TcpStream::connect(&self.addresses[to]).await.unwrap();
+        let stream = if to == "router-tls" { self.encrypted(stream).await } else { stream };
+        Connection::new(stream, false)
+    }
+
+    /// A connection whose bytes go through this one as TLS.
+    async fn encrypted(&self, stream: TcpStream) -> TcpStream {
+        let name = ServerName::try_from(HOST).unwrap();
+        let mut encrypted = self.tls.connect(name, stream).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut passed, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            // Either side may leave without a word.
+            let _ = tokio::io::copy_bidirectional(&mut passed, &mut encrypted).await;
+        });
+        plain
     }
 
     /// A connection that the router has made since, with the recorded port.
@@ -237,6 +262,25 @@ impl Stage {
         self.tasks.values().for_each(JoinHandle::abort);
         self.serving.await.unwrap().unwrap();
     }
+}
+
+/// Who clients with TLS ask.
+const HOST: &str = "app.example.com";
+
+/// The router's certificate, and clients that trust it.
+fn certificate() -> (Pem, TlsConnector) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([HOST.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let pem = Pem { cert_chain: certificate.pem(), private_key: key.serialize_pem() };
+    (pem, Arc::new(config).into())
 }
 
 fn merge(into: &mut Value, changes: &Value) {
