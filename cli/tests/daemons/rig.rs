@@ -28,6 +28,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub const BLOOMERY: &str = env!("CARGO_BIN_EXE_bloomery");
 pub const ROUTER: u16 = 8081;
 pub const GARDEN: u16 = 7777;
+/// Until its table is full, as the original's job has it; clients wait.
+pub const ROUTER_DELAY: Duration = Duration::from_secs(5);
 const PASSWORD: &str = "admin-password";
 
 /// What is killed, in the order of starting.
@@ -262,8 +264,7 @@ impl Rig {
             &[],
             json!({
                 "port": ROUTER,
-            // Until its table is full, as the original's job has it; clients wait.
-            "start_response_delay_interval": "5s",
+                "start_response_delay_interval": format!("{}s", ROUTER_DELAY.as_secs()),
                 "status": {"port": 8082, "user": "status", "pass": "secret", "routes": {"port": 8083}},
                 "nats": {
                     "hosts": [{"hostname": "127.0.0.1", "port": 4222}],
