@@ -18,6 +18,20 @@ def body(path):
         return read(rest)
     if kind == "env":
         return os.environ.get(rest, "").encode()
+    if kind == "read":
+        # A file that a variable leads to, or one in the directory that it leads to.
+        variable, _, name = rest.partition("/")
+        with open(os.path.join(os.environ[variable], name) if name else os.environ[variable], "rb") as file:
+            return file.read()
+    if kind == "fetch":
+        # What a server says to whoever connects, or why that cannot be.
+        try:
+            with socket.create_connection((rest.encode(), 80), timeout=5) as stream:
+                return stream.recv(65536)
+        except OSError as error:
+            return ("%s: %s" % (type(error).__name__, error)).encode()
+    if kind == "exit":
+        os._exit(int(rest))
     if kind == "log":
         print(rest, flush=True)
         return b""

@@ -17,7 +17,9 @@ pub struct App {
 }
 
 /// An app that says who it is: `/` answers `version`, `life` (which differs from process to process),
-/// `instance` and `index`; `/file/NAME`, `/env/NAME` and `/log/TEXT` do what they say.
+/// `instance` and `index`; `/file/NAME`, `/env/NAME` and `/log/TEXT` do what they say,
+/// `/read/VARIABLE` and `/read/VARIABLE/NAME` give a file that a variable leads to,
+/// `/fetch/HOST` gives what the server at port 80 of a host says, and `/exit/N` ends it.
 pub fn server(name: &'static str, version: &str) -> App {
     let files = vec![
         ("app.py", include_bytes!("../apps/server.py").to_vec()),

@@ -13,6 +13,7 @@ mod cache;
 mod clients;
 mod exposed;
 mod http;
+pub mod outside;
 mod platform;
 mod session;
 mod world;

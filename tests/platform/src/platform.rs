@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use bbs_models::{ActualLRP, ActualLRPsRequest, DesiredLRP, DesiredLRPsRequest};
@@ -19,7 +19,7 @@ use crate::api::{Api, Told};
 use crate::cache::{program, stack};
 use crate::http::{Answer, exchange};
 use crate::session::Session;
-use crate::world::World;
+use crate::world::{Process, World};
 use crate::{PATIENCE, eventually};
 
 /// One of the platform's processes.
@@ -118,6 +118,57 @@ impl Platform {
         let tag = format!("--garden=--tag={}", self.tag);
         let words = ["up", "--memory", "4096", &tag];
         words.iter().chain(flags).map(ToString::to_string).collect()
+    }
+
+    /// `bloomery up --foreground`.
+    pub fn up_in_foreground(&self) -> Child {
+        let mut command = self.world.command(program());
+        command.args(self.up_words(&["--foreground"]));
+        command.arg("--data").arg(self.data()).arg("--run").arg(self.run());
+        command.stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Has `up` in the foreground end, as whoever looks after it does; how it ends.
+    pub fn end_foreground(&self, mut up: Child) -> ExitStatus {
+        let all = self.world.processes();
+        let is_it = |process: &&Process| process.arguments.get(1).is_some_and(|word| word == "up");
+        let pid = all.iter().find(is_it).expect("it runs").pid;
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+        eventually("it ends", || up.try_wait().unwrap().ok_or_else(|| "it does not".to_owned()))
+    }
+
+    /// Leaves no more than a loss of power does: what is in directories that are no memory.
+    pub fn lose_power(&self) {
+        eventually("all processes are gone", || {
+            let own = self.world.processes().into_iter().map(|process| process.pid);
+            let left: Vec<_> = own.chain(self.contained()).collect();
+            for pid in left.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+                // It may have gone meanwhile.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        for root in self.cgroups() {
+            eventually("cgroups are empty", || {
+                remove_cgroups(&root).map_err(|error| format!("{}: {error}", root.display()))
+            });
+        }
+        self.world.forget();
+        fs::remove_dir_all(self.run()).unwrap();
+    }
+
+    /// What runs in its containers, as the host counts.
+    fn contained(&self) -> Vec<i32> {
+        let mut all = Vec::new();
+        let mut directories = self.cgroups();
+        while let Some(directory) = directories.pop() {
+            // Either may go meanwhile.
+            let pids = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            all.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+            let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+            directories.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        all
     }
 
     /// The router's port.
@@ -338,6 +389,16 @@ impl Platform {
         let logs = ["supervisor", "garden", "platform"].map(|name| of(name).unwrap_or_default());
         logs.join("\n")
     }
+}
+
+fn remove_cgroups(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_cgroups(&path)?;
+        }
+    }
+    fs::remove_dir(directory)
 }
 
 impl Drop for Platform {

@@ -138,6 +138,18 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Takes away all rules, and all that is mounted below this world's directory. Links go with the
+    /// processes at their other ends.
+    pub fn forget(&self) {
+        for point in self.mounts() {
+            let done = self.command(Path::new("umount")).args(["--lazy", &point]).output().unwrap();
+            assert!(done.status.success(), "{done:?}");
+        }
+        let flush = ["flush", "ruleset"];
+        let done = self.command(Path::new("nft")).args(flush).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+
     /// Where something is mounted below this world's directory.
     pub fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.init)).unwrap();

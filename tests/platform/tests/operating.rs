@@ -63,6 +63,8 @@ fn an_installation_is_started_looked_at_ended_started_again_and_removed() -> Tol
     assert!(!logs.contains(&password), "a password is not logged");
     expect_own_home(&platform);
     expect_no_way_to_root(&platform);
+    expect_few_rights(&platform);
+    expect_loopback_alone(&platform);
 
     let app = platform.log_in()?.push(&apps::server("stays", "one"))?;
     let life = platform.app_answers("stays")["life"].clone();
@@ -234,6 +236,42 @@ fn expect_own_home(platform: &Platform) {
     assert!(own.is_dir());
     let names: Vec<_> = fs::read_dir(home).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(names, [own], "an existing set-up of cf is not touched");
+}
+
+/// Whatever strangers send is read by a process that may do nothing to the machine.
+fn expect_few_rights(platform: &Platform) {
+    let pid = platform.part(Part::Platform).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{key}:")));
+        line.unwrap_or_else(|| panic!("{key}: {status}")).split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!((value("Uid"), value("Gid")), (vec!["61000"; 4], vec!["61000"; 4]));
+    assert_eq!(value("Groups"), [""; 0]);
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(value(set), ["0000000000000000"], "{set}");
+    }
+}
+
+/// Nobody outside of the machine reaches anything of it.
+fn expect_loopback_alone(platform: &Platform) {
+    const LISTENS: &str = "0A";
+    const LOOPBACK: &str = "0100007F";
+    let pid = platform.part(Part::Platform).unwrap();
+    let mut ports = Vec::new();
+    for family in ["tcp", "tcp6"] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{family}")).unwrap();
+        for line in table.lines().skip(1) {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if words[3] == LISTENS {
+                let (address, port) = words[1].split_once(':').unwrap();
+                assert_eq!(address, LOOPBACK, "{line}");
+                ports.push(u16::from_str_radix(port, 16).unwrap());
+            }
+        }
+    }
+    // The router, the internal server, and three APIs behind the router.
+    assert!(ports.len() == 5 && ports.contains(&platform.port()), "{ports:?}");
 }
 
 fn hosts(platform: &Platform) -> String {

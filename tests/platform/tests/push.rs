@@ -1,12 +1,17 @@
 //! A push, call by call as the cf CLI makes it, and what becomes of the app then. After each call its
 //! effect is looked for in the BBS, at Garden and behind the router.
 
+use std::net::TcpStream;
+
 use bbs_client::Events;
 use bbs_models::{Event, Task};
 use platform_tests::apps::{self, App};
+use platform_tests::outside::{self, Outside};
 use platform_tests::{Api, Part, Platform, Sent, Told, eventually, guid};
+use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use x509_parser::pem::Pem;
 
 #[test]
 fn a_push_and_all_that_follows_reaches_cell_and_router() -> Told<()> {
@@ -14,6 +19,7 @@ fn a_push_and_all_that_follows_reaches_cell_and_router() -> Told<()> {
     let api = platform.log_in()?;
     let app = pushed(&platform, &api)?;
     scaled(&platform, &api, &app)?;
+    crashed(&platform, &api, &app)?;
     stopped_and_started(&platform, &api, &app)?;
     pushed_again(&platform, &api, &app)?;
 
@@ -66,6 +72,7 @@ fn pushed(platform: &Platform, api: &Api<'_>) -> Told<String> {
     assert_eq!((&said["instance"], &said["index"]), (&json!(instances[0]), &json!("0")));
     expect_large_file(platform, &files);
     assert_eq!(platform.app("hello", "/env/GREETING").unwrap().text(), "hello there");
+    expect_identity(platform, api, &app, &instances[0])?;
 
     // What the cf CLI shows at the end.
     assert_eq!(api.get(&format!("/v3/processes/{process}"))?["command"], "exec python3 app.py");
@@ -108,6 +115,46 @@ fn scaled(platform: &Platform, api: &Api<'_>, app: &str) -> Told<()> {
         let said: Vec<_> = (0..4).map(|_| platform.app_answers("hello")).collect();
         if said.iter().all(|said| said["index"] == "0") { Ok(()) } else { Err(format!("{said:?}")) }
     });
+    Ok(())
+}
+
+/// It ends by itself until it is left alone for a while; users read when and why.
+fn crashed(platform: &Platform, api: &Api<'_>, app: &str) -> Told<()> {
+    const REASON: &str = "APP/PROC/WEB: Exited with status 7";
+    const STARTED_AGAIN_AT_ONCE: usize = 2;
+    let to = format!("/v3/audit_events?types=audit.app.process.crash&target_guids={app}");
+    let mut instance = String::new();
+    for count in 1..=STARTED_AGAIN_AT_ONCE + 1 {
+        let said = eventually("another instance answers", || {
+            let said = platform.app_answers("hello");
+            if said["instance"] == *instance { Err(said.to_string()) } else { Ok(said) }
+        });
+        instance = said["instance"].as_str().unwrap().to_owned();
+        assert!(platform.app("hello", "/exit/7").is_ok(), "the router answers for it");
+        let events = eventually("the crash is an event", || {
+            let events = api.get(&to)?["resources"].as_array().cloned().unwrap();
+            if events.len() == count { Ok(events) } else { Err(format!("{events:?}")) }
+        });
+        let of = |event: &&serde_json::Value| event["data"]["instance"] == *instance;
+        let event = events.iter().find(of).ok_or_else(|| format!("{events:?}"))?;
+        assert_eq!(event["data"]["exit_description"], REASON, "{event}");
+        assert_eq!(event["data"]["crash_count"], count, "{event}");
+        assert_eq!(
+            (&event["data"]["index"], &event["data"]["reason"]),
+            (&json!(0), &json!("CRASHED"))
+        );
+    }
+    let process = api.web(app)?;
+    eventually("its state says why", || {
+        let stats = api.get(&format!("/v3/processes/{process}/stats"))?;
+        let [only] = stats["resources"].as_array().map(Vec::as_slice).unwrap_or_default() else {
+            return Err(stats.to_string());
+        };
+        let says = only["state"] == "CRASHED" && only["details"] == REASON;
+        if says { Ok(()) } else { Err(stats.to_string()) }
+    });
+    api.logged(app, "APP/PROC/WEB", "Exit status 7");
+    assert_eq!(api.act(app, "restart")?, "STARTED");
     Ok(())
 }
 
@@ -202,12 +249,56 @@ fn expect_large_file(platform: &Platform, files: &App) {
     assert!(served.body == *bytes, "the file is whole: {} bytes", served.body.len());
 }
 
+/// The app has a certificate of its own, its key, and the certificate of who vouches for it.
+fn expect_identity(platform: &Platform, api: &Api<'_>, app: &str, instance: &str) -> Told<()> {
+    let read = |path: &str| platform.app("hello", &format!("/read/{path}")).unwrap().text();
+    let chain = read("CF_INSTANCE_CERT");
+    let issuer = read("CF_SYSTEM_CERT_PATH/instance-identity-ca.crt");
+    let pem = |text: &str| Pem::iter_from_buffer(text.as_bytes()).next().unwrap().unwrap();
+    let (chain, issuer) = (pem(&chain), pem(&issuer));
+    let (leaf, issuer) = (chain.parse_x509().unwrap(), issuer.parse_x509().unwrap());
+    leaf.verify_signature(Some(issuer.public_key())).unwrap();
+    let space = api.get(&format!("/v3/spaces/{}", api.space))?;
+    let org = space["relationships"]["organization"]["data"]["guid"].as_str().unwrap();
+    let subject =
+        format!("OU=organization:{org}, OU=space:{}, OU=app:{app}, CN={instance}", api.space);
+    assert_eq!(leaf.subject().to_string(), subject);
+    let key = KeyPair::from_pem(&read("CF_INSTANCE_KEY")).unwrap();
+    assert_eq!(*leaf.public_key().subject_public_key.data, *key.der_bytes());
+    Ok(())
+}
+
 /// Nothing of an app is anywhere.
 fn is_nowhere(platform: &Platform) {
     platform.app_is_unknown("hello");
     platform.containers_are(&[]);
     platform.running(0);
     assert!(platform.desired().is_empty());
+}
+
+#[test]
+fn an_app_resolves_names_and_reaches_what_security_groups_allow() -> Told<()> {
+    let platform = Platform::new(2);
+    let _outside = Outside::of(platform.world());
+    platform.put_stack();
+    platform.up(&[&format!("--garden=--dns-server={}", outside::PUBLIC)]);
+    platform.log_in()?.push(&apps::server("abroad", "one"))?;
+    platform.app_answers("abroad");
+    let fetched = |host: &str| platform.app("abroad", &format!("/fetch/{host}")).unwrap().text();
+    // Others see the machine, not the container.
+    let hello = format!("hello {}", outside::OWN);
+    assert_eq!(fetched(outside::NAME), hello);
+    assert_eq!(fetched(&outside::PUBLIC.to_string()), hello);
+    assert!(fetched("nobody.example").starts_with("gaierror: "));
+
+    let direct = platform.world().inside(|| TcpStream::connect((outside::PRIVATE, 80)));
+    direct.expect("the machine itself reaches it");
+    let denied = fetched(&outside::PRIVATE.to_string());
+    assert!(
+        denied.starts_with("ConnectionRefusedError: ") || denied.starts_with("TimeoutError: "),
+        "{denied}"
+    );
+    Ok(())
 }
 
 #[test]
