@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bloomery_garden::config::{Config, Listen, NetworkConfig};
+use bloomery_garden::config::{Config, Listen, NetworkConfig, PluginConfig};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::log::Format;
@@ -104,6 +104,15 @@ pub struct Flags {
     #[arg(long, value_name = "URI=PATH", value_parser = alias, help_heading = "Images")]
     image_alias: Vec<(String, PathBuf)>,
 
+    /// A program that connects containers, instead of the built-in network.
+    #[arg(long, value_name = "PATH", value_parser = program, help_heading = "Network")]
+    network_plugin: Option<Program>,
+    /// An argument for it, before the contract's.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true, help_heading = "Network")]
+    network_plugin_extra_arg: Vec<String>,
+    /// Time that it may take for one action; it is killed then.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration, help_heading = "Network")]
+    network_plugin_timeout: Duration,
     /// Pool of /30 subnets for containers that ask for none.
     #[arg(long, value_name = "CIDR", default_value = "10.254.0.0/22", help_heading = "Network")]
     network_pool: String,
@@ -228,9 +237,35 @@ impl Flags {
                 additional_dns_servers: self.additional_dns_server,
                 additional_hosts: self.additional_host_entry,
             },
+            network_plugin: plugin(
+                self.network_plugin,
+                self.network_plugin_extra_arg,
+                self.network_plugin_timeout,
+            ),
         };
         (config, ignored)
     }
+}
+
+/// A program, or none: an empty value in an INI file.
+#[derive(Clone, Debug)]
+struct Program(Option<PathBuf>);
+
+fn program(text: &str) -> Result<Program, String> {
+    if text.is_empty() {
+        return Ok(Program(None));
+    }
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    Ok(Program(Some(path)))
+}
+
+fn plugin(
+    program: Option<Program>,
+    arguments: Vec<String>,
+    patience: Duration,
+) -> Option<PluginConfig> {
+    let program = program?.0?;
+    Some(PluginConfig { program, arguments, patience })
 }
 
 fn octal(text: &str) -> Result<u32, String> {

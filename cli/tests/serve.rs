@@ -360,7 +360,6 @@ fn flags_that_would_change_what_containers_get_are_errors() {
     for (flag, reason) in [
         ("--image-plugin=/bin/grootfs", "no image plugin is run"),
         ("--privileged-image-plugin=/bin/grootfs", "no image plugin is run"),
-        ("--network-plugin=/bin/silk", "no network plugin is run"),
         ("--uid-map-start=100000", "the highest id"),
         ("--gid-map-length=65536", "the highest id"),
         ("--enable-cpu-throttling", "not slowed down"),
@@ -375,7 +374,7 @@ fn flags_that_would_change_what_containers_get_are_errors() {
         assert!(said.contains(reason) && said.contains(flag.split('=').next().unwrap()), "{said}");
     }
     let nothing =
-        ["--image-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
+        ["--network-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
     let mut server = site.serve(&nothing);
     let (_, _, log) = server.end("-TERM");
     assert!(!log.contains("no effect"), "{log}");
@@ -389,6 +388,16 @@ fn what_cannot_work_is_told_at_the_start() {
         ("--mtu", "10", "an MTU of 10 is not one of 68 to 65535 bytes"),
         ("--mtu", "65536", "an MTU of 65536 is not one of"),
         ("--network-pool", "10.9.0.0/31", "10.9.0.0/31 is smaller than the /30"),
+        (
+            "--network-plugin",
+            "/no/such",
+            "the network plugin /no/such cannot be used: No such file",
+        ),
+        (
+            "--network-plugin",
+            "/etc/passwd",
+            "the network plugin /etc/passwd cannot be used: it is no exec",
+        ),
     ] {
         let refused = site.command_but("serve", flag, value).output().unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();

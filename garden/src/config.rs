@@ -44,6 +44,17 @@ pub struct NetworkConfig {
     pub additional_hosts: Vec<String>,
 }
 
+/// A program of the operator's that does a part of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginConfig {
+    /// Its path.
+    pub program: PathBuf,
+    /// Arguments before those of the contract.
+    pub arguments: Vec<String>,
+    /// How long a run may take; it is killed then.
+    pub patience: Duration,
+}
+
 /// A whole Garden's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -93,6 +104,8 @@ pub struct Config {
     pub own_program: PathBuf,
     /// The networker.
     pub network: NetworkConfig,
+    /// Connects containers instead of the networker.
+    pub network_plugin: Option<PluginConfig>,
 }
 
 impl Default for NetworkConfig {
@@ -138,6 +151,7 @@ impl Default for Config {
             shift_by_copy: false,
             own_program: "/proc/self/exe".into(),
             network: NetworkConfig::default(),
+            network_plugin: None,
         }
     }
 }

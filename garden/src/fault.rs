@@ -49,6 +49,11 @@ pub const STEPS: [&str; 30] = [
     "destroy/volume-removed",
 ];
 
+/// Steps of what is asked of plugins: the program runs; it has ended, and nobody has heard of it. A
+/// daemon without plugins does not get there.
+pub const PLUGIN_STEPS: [&str; 4] =
+    ["plugin/up-started", "plugin/up-ended", "plugin/down-started", "plugin/down-ended"];
+
 /// Where a test has the daemon die.
 struct Death {
     step: String,
@@ -67,7 +72,7 @@ static HOLDING: LazyLock<Option<PathBuf>> =
 
 /// Ends the daemon at once if this is the step to die at, and waits while this is one to wait at.
 pub fn step(name: &'static str) {
-    debug_assert!(STEPS.contains(&name), "{name} is listed");
+    debug_assert!(STEPS.contains(&name) || PLUGIN_STEPS.contains(&name), "{name} is listed");
     if let Some(death) = &*DEATH
         && death.step == name
         && death.spared.fetch_update(SeqCst, SeqCst, |spared| spared.checked_sub(1)).is_err()
@@ -87,5 +92,15 @@ pub fn step(name: &'static str) {
         while held.exists() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// As [`step`], if this part of an action of a plugin's is one.
+pub(crate) fn plugin_step(action: &str, part: &str) {
+    let named = |step: &&&'static str| {
+        step.strip_prefix("plugin/").and_then(|step| step.split_once('-')) == Some((action, part))
+    };
+    if let Some(name) = PLUGIN_STEPS.iter().find(named) {
+        step(name);
     }
 }

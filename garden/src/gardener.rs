@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use garden_api::{
-    Capacity, ContainerInfo, ContainerState, CpuLimits, Limits, MemoryLimits, PortMapping,
-    Properties,
+    Capacity, ContainerInfo, ContainerState, CpuLimits, Limits, MemoryLimits, NetOutRule,
+    PortMapping, Properties,
 };
 use garden_seccomp::Filter;
 use garden_sys::supervisor::Supervisor;
@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
 use crate::leavings::Leavings;
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::pool::{Maker, Pool};
 use crate::volumes::Volumes;
 
@@ -164,7 +164,7 @@ impl Gardener {
             events: record.events.clone(),
             host_ip: address("garden.network.host-ip"),
             container_ip: address("garden.network.container-ip"),
-            container_ipv6: String::new(),
+            container_ipv6: address("garden.network.container-ipv6"),
             external_ip: address("garden.network.external-ip"),
             container_path: self.depot.directory(&container.handle).display().to_string(),
             process_ids: Vec::new(),
@@ -242,22 +242,13 @@ impl Gardener {
         container_port: u32,
     ) -> Result<(u32, u32), Error> {
         let (container, _call) = self.call(handle)?;
-        self.map_port(&container, host_port, container_port)
-    }
-
-    fn map_port(
-        &self,
-        container: &Container,
-        host_port: u32,
-        container_port: u32,
-    ) -> Result<(u32, u32), Error> {
         let (host_port, container_port) =
-            self.network.net_in(&container.handle, host_port, container_port)?;
-        let state = self.network.state(&container.handle);
+            self.network.net_in(&container, host_port, container_port)?;
+        let state = self.network.state(&container);
         let written = container.change(&self.depot, |record| {
             record.ports.push(PortMapping { host_port, container_port });
-            let ports = serde_json::to_string(&record.ports).unwrap_or_default();
-            record.properties.insert("garden.network.mapped-ports".into(), ports);
+            let ports = network::mapped_ports(&record.ports);
+            record.properties.insert(network::MAPPED_PORTS.into(), ports);
             record.network = state;
         });
         match written {
@@ -270,10 +261,21 @@ impl Gardener {
     }
 
     /// Allows traffic out of the container.
-    pub fn net_out(&self, handle: &str, rules: &[garden_api::NetOutRule]) -> Result<(), Error> {
+    pub fn net_out(&self, handle: &str, rule: &NetOutRule) -> Result<(), Error> {
         let (container, _call) = self.call(handle)?;
-        self.network.net_out(&container.handle, rules)?;
-        let state = self.network.state(&container.handle);
+        self.network.net_out(&container, rule)?;
+        self.note_rules(&container, std::slice::from_ref(rule))
+    }
+
+    /// The same for several rules, of which all or none apply.
+    pub fn bulk_net_out(&self, handle: &str, rules: &[NetOutRule]) -> Result<(), Error> {
+        let (container, _call) = self.call(handle)?;
+        self.network.bulk_net_out(&container, rules)?;
+        self.note_rules(&container, rules)
+    }
+
+    fn note_rules(&self, container: &Container, rules: &[NetOutRule]) -> Result<(), Error> {
+        let state = self.network.state(container);
         container
             .change(&self.depot, |record| record.network = state)
             .inspect_err(|_| self.network.take_net_out_back(&container.handle, rules))

@@ -23,6 +23,7 @@ pub mod http;
 pub mod identity;
 mod leavings;
 mod network;
+mod plugin;
 mod pool;
 pub mod process;
 mod root;

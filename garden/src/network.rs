@@ -1,174 +1,210 @@
-//! Containers' network, as the gardener sees it.
+//! Containers' network, as the gardener sees it: the built-in one, or an operator's plugin.
+
+mod built_in;
+mod external;
 
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 
-use garden_api::{NetOutRule, Properties};
-use garden_networker::{Ipv4Network, NameServers, Networker, Settings};
+use garden_api::{ContainerSpec, NetOutRule, PortMapping, Properties};
+use garden_cgroup::Hierarchy;
+use serde_json::Value;
 
 use crate::config::Config;
+use crate::container::Container;
 use crate::error::Error;
 use crate::pool::Unit;
+use built_in::BuiltIn;
+pub use built_in::settings;
+use external::External;
+
+/// Property with a container's ports, as JSON.
+pub const MAPPED_PORTS: &str = "garden.network.mapped-ports";
 
 /// Where systemd-resolved puts itself before the name servers, it names them in a file of its own;
 /// its socket on the loopback hears no containers.
 const HOST_RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// A link that waits for its container.
+/// What a container has once it is connected.
 #[derive(Debug)]
-pub struct Plumbed {
-    number: u32,
+pub struct Connection {
+    /// Properties that tell its addresses and more.
+    pub properties: Properties,
+    /// In the order they were asked for.
+    pub ports: Vec<PortMapping>,
+    /// Content of `/etc/hosts`.
+    pub hosts: String,
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// What must be remembered.
+    pub state: Value,
 }
 
-/// The networker, with a Garden's errors and properties.
+/// Who connects containers.
 #[derive(Debug)]
-pub struct Network {
-    networker: Networker,
+pub enum Network {
+    /// The daemon itself.
+    BuiltIn(Box<BuiltIn>),
+    /// A plugin.
+    External(Box<External>),
+}
+use Network::{BuiltIn as Own, External as Plugin};
+
+/// Whether a record's network was asked of a plugin, or is going to be.
+pub fn is_external(state: &Value) -> bool {
+    *state == external::state()
 }
 
-fn told(error: garden_networker::Error) -> Error {
-    use garden_networker::Error as Cause;
-    match &error {
-        Cause::Io { .. } | Cause::State { .. } => {
-            Error::because("the network is not set up", &error)
-        }
-        _ => Error::Plain(error.to_string()),
-    }
-}
-
-/// A configuration as the networker takes it.
-pub fn settings(config: &Config) -> Result<Settings, Error> {
-    let network = &config.network;
-    let parse = |text: &String| text.parse::<Ipv4Network>();
-    let bad = |error: garden_networker::InvalidCidr| Error::Plain(error.to_string());
-    Ok(Settings {
-        tag: config.tag.clone(),
-        pool: parse(&network.pool).map_err(bad)?,
-        deny: network.deny.iter().map(parse).collect::<Result<_, _>>().map_err(bad)?,
-        allow_host_access: network.allow_host_access,
-        port_pool_start: network.port_pool_start,
-        port_pool_size: network.port_pool_size,
-        external_ip: network.external_ip,
-        mtu: network.mtu,
-        name_servers: NameServers {
-            configured: network.dns_servers.clone(),
-            additional: network.additional_dns_servers.clone(),
-            ..NameServers::default()
-        },
-        host_resolvers: HOST_RESOLVERS.map(PathBuf::from).to_vec(),
-        additional_hosts: network.additional_hosts.clone(),
-        memory: config.run.join("network"),
-    })
+/// Ports as a property has them.
+pub fn mapped_ports(ports: &[PortMapping]) -> String {
+    serde_json::to_string(ports).unwrap_or_default()
 }
 
 impl Network {
-    /// Starts the networker.
-    pub fn start(config: &Config) -> Result<Self, Error> {
-        let networker = Networker::start(settings(config)?).map_err(told)?;
-        for obstacle in networker.obstacles().map_err(told)? {
-            let mend = obstacle.mend();
-            tracing::warn!(
-                "containers reach nothing beyond this host: {obstacle} drops what it does not allow; \
-                 this lets them through: {mend}"
-            );
+    /// Starts it.
+    pub fn start(config: &Config, hierarchy: &Hierarchy) -> Result<Self, Error> {
+        match &config.network_plugin {
+            Some(plugin) => External::start(&config.network, plugin, hierarchy)
+                .map(|external| Plugin(Box::new(external))),
+            None => BuiltIn::start(config).map(|built_in| Own(Box::new(built_in))),
         }
-        Ok(Self { networker })
     }
 
-    /// Subnets in the pool.
+    /// How many containers it can connect.
     pub fn capacity(&self) -> u64 {
-        self.networker.capacity().into()
+        match self {
+            Own(network) => network.capacity(),
+            // Whatever its limit is, it does not say.
+            Plugin(_) => u64::MAX,
+        }
     }
 
-    /// Gives a network namespace its link.
-    pub fn plumb(&self, namespace: BorrowedFd<'_>, number: u32) -> Result<Plumbed, Error> {
-        self.networker.plumb(namespace, number).map_err(told)?;
-        Ok(Plumbed { number })
+    /// What a container's record says of the network from its first moment on: whoever finds it
+    /// unfinished must know whom to tell.
+    pub fn promised(&self) -> Value {
+        match self {
+            Own(_) => Value::Null,
+            Plugin(_) => external::state(),
+        }
     }
 
-    /// Takes an unused link away, whose namespace is about to go.
-    pub fn unplumb(&self, link: &Plumbed) {
-        self.networker.unplumb(link.number);
+    /// Makes a network namespace ready for whatever container it is going to be; `number` is never
+    /// used twice.
+    pub fn plumb(&self, namespace: BorrowedFd<'_>, number: u32) -> Result<(), Error> {
+        match self {
+            Own(network) => network.plumb(namespace, number),
+            // It is told of containers, and this is none yet.
+            Plugin(_) => Ok(()),
+        }
     }
 
-    /// Gives a unit's link to a container; `request` is its specification's `network`.
-    pub fn attach(&self, handle: &str, unit: &Unit, request: &str) -> Result<(), Error> {
-        let namespace = || unit.init.namespace("net").map_err(std::io::Error::other);
-        self.networker.attach(handle, unit.link.number, request, namespace).map_err(told)
+    /// Takes away what was made ahead for a namespace that is about to go.
+    pub fn unplumb(&self, number: u32) {
+        if let Own(network) = self {
+            network.unplumb(number);
+        }
     }
 
-    /// Maps a port of the host, 0 for one of the pool, to one of the container, 0 for the same.
-    pub fn net_in(&self, handle: &str, host: u32, container: u32) -> Result<(u32, u32), Error> {
-        let (host, container) = self.networker.net_in(handle, host, container).map_err(told)?;
-        Ok((host.into(), container.into()))
+    /// Connects a container, whose process 1 is parked. After an error it is to be destroyed.
+    pub fn connect(&self, spec: &ContainerSpec, unit: &Unit) -> Result<Connection, Error> {
+        match self {
+            Own(network) => network.connect(spec, unit),
+            Plugin(network) => network.connect(spec, unit),
+        }
+    }
+
+    /// Maps a port of the host, 0 to choose one, to one of the container, 0 for the same.
+    pub fn net_in(
+        &self,
+        container: &Container,
+        host: u32,
+        inside: u32,
+    ) -> Result<(u32, u32), Error> {
+        match self {
+            Own(network) => network.net_in(&container.handle, host, inside),
+            Plugin(network) => network.net_in(container, host, inside),
+        }
+    }
+
+    /// Allows traffic out of the container.
+    pub fn net_out(&self, container: &Container, rule: &NetOutRule) -> Result<(), Error> {
+        match self {
+            Own(network) => network.net_out(&container.handle, std::slice::from_ref(rule)),
+            Plugin(network) => network.net_out(container, rule),
+        }
+    }
+
+    /// The same for several rules, of which all or none apply.
+    pub fn bulk_net_out(&self, container: &Container, rules: &[NetOutRule]) -> Result<(), Error> {
+        match self {
+            Own(network) => network.net_out(&container.handle, rules),
+            Plugin(network) => network.bulk_net_out(container, rules),
+        }
     }
 
     /// Takes a mapping back that has just been made.
-    pub fn take_net_in_back(&self, handle: &str, (host, container): (u32, u32)) {
-        let narrow = |port| u16::try_from(port).unwrap_or_default();
-        let taken = self.networker.take_net_in_back(handle, narrow(host), narrow(container));
-        if let Err(error) = taken {
-            tracing::warn!(handle, host, %error, "a port stays mapped that nobody was told of");
+    pub fn take_net_in_back(&self, handle: &str, ports: (u32, u32)) {
+        match self {
+            Own(network) => network.take_net_in_back(handle, ports),
+            Plugin(_) => {
+                tracing::warn!(
+                    handle,
+                    ?ports,
+                    "a port that nobody was told of is mapped till the end"
+                );
+            }
         }
     }
 
     /// Takes rules back that have just been made.
     pub fn take_net_out_back(&self, handle: &str, rules: &[NetOutRule]) {
-        if let Err(error) = self.networker.take_net_out_back(handle, rules) {
-            tracing::warn!(handle, %error, "traffic stays allowed though the call has failed");
+        match self {
+            Own(network) => network.take_net_out_back(handle, rules),
+            Plugin(_) => {
+                tracing::warn!(handle, "traffic stays allowed though the call has failed");
+            }
         }
     }
 
-    /// Allows traffic out of the container.
-    pub fn net_out(&self, handle: &str, rules: &[NetOutRule]) -> Result<(), Error> {
-        self.networker.net_out(handle, rules).map_err(told)
-    }
-
-    /// What must be remembered.
-    pub fn state(&self, handle: &str) -> serde_json::Value {
-        self.networker.state(handle).unwrap_or_default()
+    /// What must be remembered now.
+    pub fn state(&self, container: &Container) -> Value {
+        match self {
+            Own(network) => network.state(&container.handle),
+            Plugin(_) => external::state(),
+        }
     }
 
     /// Takes a container's network up again.
-    pub fn restore(&self, handle: &str, state: &serde_json::Value) -> Result<(), Error> {
-        self.networker.restore(handle, state).map_err(told)
+    pub fn restore(&self, handle: &str, state: &Value) -> Result<(), Error> {
+        match self {
+            Own(network) => network.restore(handle, state),
+            // It remembers by itself.
+            Plugin(_) => Ok(()),
+        }
     }
 
-    /// Properties that tell a container's addresses.
-    pub fn properties(&self, handle: &str) -> Properties {
-        let Some(addresses) = self.networker.addresses(handle) else { return Properties::new() };
-        let named = [
-            ("garden.network.container-ip", addresses.container),
-            ("garden.network.host-ip", addresses.host),
-            ("garden.network.external-ip", addresses.external),
-        ];
-        named.map(|(key, address)| (key.to_owned(), address.to_string())).into()
-    }
-
-    /// Content of `/etc/hosts`.
-    pub fn hosts(&self, handle: &str) -> String {
-        self.networker.hosts(handle)
-    }
-
-    /// Content of `/etc/resolv.conf`.
-    pub fn resolv_conf(&self, handle: &str) -> String {
-        self.networker.resolv_conf(handle)
-    }
-
-    /// Takes a container's network down.
+    /// Takes a container's network down, whatever of it there is.
     pub fn destroy(&self, handle: &str) -> Result<(), Error> {
-        self.networker.destroy(handle).map_err(told)
+        match self {
+            Own(network) => network.destroy(handle),
+            Plugin(network) => network.destroy(handle),
+        }
     }
 
-    /// Removes what the networker has made on the host.
+    /// Removes what the daemon has made on the host.
     pub fn raze(&self) -> Result<(), Error> {
-        self.networker.raze().map_err(told)
+        match self {
+            Own(network) => network.raze(),
+            Plugin(_) => Ok(()),
+        }
     }
 
     /// Makes the kernel's rules those of the restored containers, and removes the network of all
     /// that are not among `handles`.
     pub fn remove_strays(&self, handles: &HashSet<&str>) -> Result<(), Error> {
-        self.networker.settle(handles).map_err(told)
+        match self {
+            Own(network) => network.remove_strays(handles),
+            Plugin(_) => Ok(()),
+        }
     }
 }

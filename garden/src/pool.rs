@@ -14,11 +14,11 @@ use crate::error::Error;
 use crate::fault;
 use crate::identity::{ID_MAP, MAPPED_ROOT};
 use crate::leavings::Leaving;
-use crate::network::{Network, Plumbed};
+use crate::network::Network;
 use crate::volumes::{Image, Likeness, Volume, Volumes};
 
-/// A container without a name: process 1 in its cgroup slot, with its ids mapped, its link plumbed,
-/// its volume made and, where the image could be foreseen, its root built. Used once; what is not
+/// A container without a name: process 1 in its cgroup slot, with its ids mapped, its link plumbed
+/// where the network is ours, its volume made and, where the image could be foreseen, its root built. Used once; what is not
 /// used is undone by [`Maker::discard`].
 #[derive(Debug)]
 pub struct Unit {
@@ -30,8 +30,6 @@ pub struct Unit {
     pub init: ParkedInit,
     /// Its cgroup.
     pub slot: Slot,
-    /// Its link to the host.
-    pub link: Plumbed,
     /// Its files.
     pub volume: Volume,
     /// What its root is built of, once it is.
@@ -80,9 +78,7 @@ impl Maker {
             .inspect_err(|_| self.leave_slot(number))
             .map_err(|error| Error::because("cannot make a cgroup", &error))?;
         match self.fill(number, &slot, privileged) {
-            Ok((init, link, volume)) => {
-                Ok(Unit { number, privileged, init, slot, link, volume, root: None })
-            }
+            Ok((init, volume)) => Ok(Unit { number, privileged, init, slot, volume, root: None }),
             Err(error) => {
                 self.kill_and_remove(&slot);
                 Err(error)
@@ -96,7 +92,7 @@ impl Maker {
         number: u32,
         slot: &Slot,
         privileged: bool,
-    ) -> Result<(ParkedInit, Plumbed, Volume), Error> {
+    ) -> Result<(ParkedInit, Volume), Error> {
         let cgroup =
             |error: garden_cgroup::Error| Error::because("cannot prepare a cgroup", &error);
         slot.restrict_devices(&self.devices).map_err(cgroup)?;
@@ -110,7 +106,7 @@ impl Maker {
         let ticket = init.ticket;
         let equipped = self.equip(number, &init, privileged);
         match equipped {
-            Ok((link, volume)) => Ok((init, link, volume)),
+            Ok(volume) => Ok((init, volume)),
             Err(error) => {
                 // It ends with its socket.
                 drop(init);
@@ -120,12 +116,7 @@ impl Maker {
         }
     }
 
-    fn equip(
-        &self,
-        number: u32,
-        init: &ParkedInit,
-        privileged: bool,
-    ) -> Result<(Plumbed, Volume), Error> {
+    fn equip(&self, number: u32, init: &ParkedInit, privileged: bool) -> Result<Volume, Error> {
         if !privileged {
             init.map_ids(ID_MAP, ID_MAP)
                 .map_err(|error| Error::because("cannot map ids", &error))?;
@@ -135,7 +126,7 @@ impl Maker {
             .map_err(|error| Error::because("cannot reach a network namespace", &error))?;
         let volume = self.make_volume(privileged)?;
         match self.network.plumb(netns.as_fd(), number) {
-            Ok(link) => Ok((link, volume)),
+            Ok(()) => Ok(volume),
             Err(error) => {
                 self.volumes.destroy(volume.number);
                 Err(error)
@@ -152,7 +143,7 @@ impl Maker {
     pub fn discard(&self, unit: Unit) {
         let ticket = unit.init.ticket;
         drop(unit.init);
-        self.network.unplumb(&unit.link);
+        self.network.unplumb(unit.number);
         self.kill_and_remove(&unit.slot);
         self.release(ticket);
         self.volumes.destroy(unit.volume.number);

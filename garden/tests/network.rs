@@ -102,7 +102,7 @@ fn denied_networks_need_a_rule_and_the_host_stays_out_of_reach() {
     };
     assert!(!reaches("b", "192.0.2.9"));
     assert!(!reaches("a", "192.0.2.1") && !reaches("a", "10.254.0.1"));
-    plot.garden().net_out("b", &[allow]).unwrap();
+    plot.garden().net_out("b", &allow).unwrap();
     for handle in ["a", "b"] {
         let out = plot.start_sh(handle, "nc 192.0.2.9 80 < /dev/null");
         drop(listener.accept());

@@ -23,7 +23,7 @@ const FIXED_IDS: &str =
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 51] = [
+const FLAGS: [Foreign; 49] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),
@@ -42,7 +42,6 @@ const FLAGS: [Foreign; 51] = [
     Setting("runtime-plugin-extra-arg"),
     Setting("image-plugin-extra-arg"),
     Setting("privileged-image-plugin-extra-arg"),
-    Setting("network-plugin-extra-arg"),
     Setting("containerd-socket"),
     Setting("docker-registry"),
     Setting("insecure-docker-registry"),
@@ -59,7 +58,6 @@ const FLAGS: [Foreign; 51] = [
     Setting("graph-cleanup-threshold-in-megabytes"),
     Refused("image-plugin", NO_PLUGINS),
     Refused("privileged-image-plugin", NO_PLUGINS),
-    Refused("network-plugin", "containers have the built-in network; no network plugin is run"),
     Refused("uid-map-start", FIXED_IDS),
     Refused("uid-map-length", FIXED_IDS),
     Refused("gid-map-start", FIXED_IDS),

@@ -65,6 +65,20 @@ impl Site {
         site
     }
 
+    /// One more flag for the next daemon.
+    pub fn add_flag(&mut self, flag: &str) {
+        self.flags.push(flag.to_owned());
+    }
+
+    /// The next daemon has none of the flags that were given so far.
+    pub fn take_flags(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.flags)
+    }
+
+    pub fn set_flags(&mut self, flags: Vec<String>) {
+        self.flags = flags;
+    }
+
     /// A place in the site's directory.
     pub fn place(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

@@ -15,6 +15,7 @@ use crate::devices;
 use crate::directory::{Directory, ignore_gone};
 use crate::error::Error;
 use crate::mounts::{self, Mounted};
+use crate::plugins::{self, PLUGINS, PluginRun};
 use crate::slot::Slot;
 
 /// A controller that limits need.
@@ -174,6 +175,16 @@ impl Hierarchy {
         self.roots.remove(number, patience)
     }
 
+    /// Makes the cgroup of one run of a plugin.
+    pub fn plugin_run(&self) -> Result<PluginRun, Error> {
+        PluginRun::create(&self.roots)
+    }
+
+    /// Ends the runs that an earlier process has left; each may take `patience`.
+    pub fn end_plugin_runs(&self, patience: Duration) -> Result<(), Error> {
+        plugins::end_all(&self.roots, patience)
+    }
+
     /// Takes a process that serves all slots into a cgroup of its own beside them, in each hierarchy.
     /// It is in none then of those of whoever started it, whose service manager may kill or limit all
     /// that it finds there.
@@ -193,7 +204,7 @@ impl Hierarchy {
     pub fn remove_root(&self) -> Result<(), Error> {
         for root in self.roots.all() {
             let children = ignore_gone(root.children())?.unwrap_or_default();
-            if children.iter().any(|child| child != HOUSE) {
+            if children.iter().any(|child| child != HOUSE && child != PLUGINS) {
                 return Err(root.io("remove it", "", io::ErrorKind::DirectoryNotEmpty.into()));
             }
         }

@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! <under>/<root>/                controllers enabled for the slots
-//!   └─ 17/                       the slot: limits, device filter, OOM counter
-//!       ├─ init                  pid 1
-//!       ├─ processes             everything run in the container's own image
-//!       └─ pea-3                 a process with its own image
+//!   ├─ 17/                       the slot: limits, device filter, OOM counter
+//!   │   ├─ init                  pid 1
+//!   │   ├─ processes             everything run in the container's own image
+//!   │   └─ pea-3                 a process with its own image
+//!   └─ plugins/3                 a program of the operator's that runs for the daemon
 //! ```
 //!
 //! On a hybrid host this tree is in the v2 hierarchy, where membership, device
@@ -37,6 +38,7 @@ mod limits;
 mod metrics;
 mod mounts;
 mod oom;
+mod plugins;
 mod slot;
 mod survey;
 
@@ -46,5 +48,6 @@ pub use hierarchy::{Hierarchy, Requirement};
 pub use limits::{CpuQuota, Limits, NotEnforced, cpu_weight};
 pub use metrics::{CpuStat, MemoryStat, Metrics, PidStat};
 pub use oom::OomWatch;
+pub use plugins::PluginRun;
 pub use slot::{Leaf, Slot};
 pub use survey::{Enforcer, Root, Survey};

@@ -306,7 +306,7 @@ fn is_threaded(error: &std::io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::OPNOTSUPP)
 }
 
-fn kill(directory: &Directory, patience: Duration) -> Result<(), Error> {
+pub(crate) fn kill(directory: &Directory, patience: Duration) -> Result<(), Error> {
     // Where there is no cgroup, there is no process in it.
     if ignore_gone(directory.write("cgroup.kill", "1"))?.is_none() {
         return Ok(());

@@ -27,7 +27,7 @@ mod sysctl;
 pub use cidr::{InvalidCidr, Ipv4Network};
 pub use egress::{Egress, EgressError, IcmpType, Traffic};
 pub use error::Error;
-pub use networker::{Addresses, Networker, Settings};
+pub use networker::{Addresses, Networker, Settings, external_address, host_resolver};
 pub use nftables::table_names;
 pub use obstacle::Obstacle;
 pub use pair::{End, Pair};

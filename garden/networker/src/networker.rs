@@ -40,11 +40,11 @@ use crate::socket::{Protocol, Socket};
 use crate::subnets::Subnets;
 use crate::sysctl;
 
-use settings::{LARGEST_MTU, host_resolver, uplink};
+use settings::{LARGEST_MTU, uplink};
 use state::State;
 
 pub(crate) use settings::MTUS;
-pub use settings::Settings;
+pub use settings::{Settings, external_address, host_resolver};
 pub(crate) use state::Shared;
 
 /// How long a create waits for what a destroyed container still holds.
@@ -99,7 +99,7 @@ impl Networker {
         let mut route = open(Protocol::Route)?;
         let mut filter = open(Protocol::Netfilter)?;
         let reapers = open(Protocol::Route)?;
-        let uplink = uplink(&mut route, &settings)?;
+        let uplink = uplink(&mut route, settings.external_ip)?;
         let host_resolver = host_resolver(&settings.host_resolvers);
         let mut policy = Policy {
             table: format!("{TABLE_PREFIX}{}", settings.tag),

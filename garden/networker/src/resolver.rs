@@ -8,10 +8,10 @@ const LONGEST_HOST_NAME: usize = 49;
 /// Where a container's name servers come from; the first that says something wins.
 #[derive(Clone, Debug, Default)]
 pub struct NameServers {
-    /// What a network plugin answered.
-    pub plugin: Vec<IpAddr>,
-    /// Search domains of a network plugin; they replace the host's `search` line.
-    pub plugin_search: Vec<String>,
+    /// What a network plugin answered, if it did; none at all is an answer.
+    pub plugin: Option<Vec<IpAddr>>,
+    /// Search domains of a network plugin, if it named some; they replace the host's `search` line.
+    pub plugin_search: Option<Vec<String>>,
     /// The operator's `--dns-server`s.
     pub configured: Vec<IpAddr>,
     /// The operator's `--additional-dns-server`s, appended to the configured or the host's.
@@ -26,21 +26,23 @@ pub fn resolv_conf(servers: &NameServers, host_file: &str, gateway: Option<Ipv4A
     let mut lines = Vec::new();
     let mut name = |server: &IpAddr| lines.push(format!("nameserver {server}"));
     let mut others = Vec::new();
-    if servers.plugin.is_empty() && servers.configured.is_empty() {
+    if let Some(plugin) = &servers.plugin {
+        plugin.iter().for_each(&mut name);
+    } else if servers.configured.is_empty() {
         let host = HostFile::parse(host_file);
         others = host.others;
         if host.servers.is_empty() && host.loopback.is_some() {
             gateway.iter().for_each(|gateway| name(&IpAddr::V4(*gateway)));
         }
         host.servers.iter().chain(&servers.additional).for_each(&mut name);
-    } else if servers.plugin.is_empty() {
-        servers.configured.iter().chain(&servers.additional).for_each(&mut name);
     } else {
-        servers.plugin.iter().for_each(&mut name);
+        servers.configured.iter().chain(&servers.additional).for_each(&mut name);
     }
-    if !servers.plugin_search.is_empty() {
+    if let Some(search) = &servers.plugin_search {
         others.retain(|line| !line.starts_with("search") && !line.starts_with("domain"));
-        others.push(format!("search {}", servers.plugin_search.join(" ")));
+        if !search.is_empty() {
+            others.push(format!("search {}", search.join(" ")));
+        }
     }
     lines.extend(others);
     lines.iter().map(|line| format!("{line}\n")).collect()
@@ -54,7 +56,7 @@ pub(crate) fn names_servers(host_file: &str) -> bool {
 /// The host's own server on its loopback, where [`resolv_conf`] sends containers to the gateway.
 pub(crate) fn loopback_server(servers: &NameServers, host_file: &str) -> Option<Ipv4Addr> {
     let host = HostFile::parse(host_file);
-    let asked = servers.plugin.is_empty() && servers.configured.is_empty();
+    let asked = servers.plugin.is_none() && servers.configured.is_empty();
     host.loopback.filter(|_| asked && host.servers.is_empty())
 }
 
@@ -157,17 +159,19 @@ mod tests {
             resolv_conf(&servers, host, GATEWAY),
             "nameserver 192.0.2.1\nnameserver 192.0.2.2\n"
         );
-        servers.plugin = vec![ip("169.254.0.2")];
-        servers.plugin_search = vec!["apps.internal".into(), "svc".into()];
+        servers.plugin = Some(vec![ip("169.254.0.2")]);
+        servers.plugin_search = Some(vec!["apps.internal".into(), "svc".into()]);
         assert_eq!(
             resolv_conf(&servers, host, GATEWAY),
             "nameserver 169.254.0.2\nsearch apps.internal svc\n"
         );
+        (servers.plugin, servers.plugin_search) = (Some(Vec::new()), None);
+        assert_eq!(resolv_conf(&servers, host, GATEWAY), "");
     }
 
     #[test]
     fn plugin_search_replaces_the_hosts() {
-        let servers = NameServers { plugin_search: vec!["a".into()], ..Default::default() };
+        let servers = NameServers { plugin_search: Some(vec!["a".into()]), ..Default::default() };
         assert_eq!(
             resolv_conf(&servers, "nameserver 192.0.2.53\nsearch example.com\n", GATEWAY),
             "nameserver 192.0.2.53\nsearch a\n"

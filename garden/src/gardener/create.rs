@@ -13,6 +13,7 @@ use crate::depot::{self, Phase, Record};
 use crate::error::Error;
 use crate::fault;
 use crate::leavings::Leaving;
+use crate::network::Connection;
 use crate::pool::Unit;
 use crate::root::{attachments, bind_mounts, name_files};
 use crate::volumes::Image;
@@ -72,7 +73,7 @@ impl Gardener {
             image_size: 0,
             created: nanoseconds_since_epoch(),
             image_env: Vec::new(),
-            network: serde_json::Value::Null,
+            network: self.network.promised(),
             ports: Vec::new(),
             properties: spec.properties.clone(),
             events: Vec::new(),
@@ -110,11 +111,13 @@ impl Gardener {
         fault::step("create/image-ready");
         let mut unit = self.pool.take(spec.privileged, &image)?;
         fault::step("create/unit-taken");
-        let made = self.furnish(container, &spec, &mut unit, &image);
-        if let Err(error) = made {
-            self.maker.discard(unit);
-            return Err(error);
-        }
+        let connection = match self.furnish(&spec, &mut unit, &image) {
+            Ok(connection) => connection,
+            Err(error) => {
+                self.maker.discard(unit);
+                return Err(error);
+            }
+        };
         let Unit { number, init, slot, volume, .. } = unit;
         let (ticket, slot) = (init.ticket, Arc::new(slot));
         let body = Body {
@@ -127,8 +130,6 @@ impl Gardener {
         container.embody(body);
         init.commit().map_err(|error| Error::because("cannot start the container", &error))?;
         fault::step("create/committed");
-        let state = self.network.state(&container.handle);
-        let addresses = self.network.properties(&container.handle);
         let grace_time = container.grace_time();
         container.change(&self.depot, |record| {
             record.init = ticket;
@@ -136,8 +137,9 @@ impl Gardener {
             record.volume = volume.number;
             record.image_env = image.environment;
             record.image_size = image.size;
-            record.network = state;
-            record.properties.extend(addresses);
+            record.network = connection.state;
+            record.ports = connection.ports;
+            record.properties.extend(connection.properties);
             if !grace_time.is_zero() {
                 record.properties.insert(GRACE_TIME.into(), grace_time.as_nanos().to_string());
             }
@@ -149,25 +151,20 @@ impl Gardener {
         Ok(())
     }
 
-    /// Gives a unit its limits, its network and its root.
+    /// Gives a unit its limits, its network and its root; answers its network.
     fn furnish(
         &self,
-        container: &Arc<Container>,
         spec: &ContainerSpec,
         unit: &mut Unit,
         image: &Image,
-    ) -> Result<(), Error> {
+    ) -> Result<Connection, Error> {
         self.limit(&unit.slot, &spec.limits)?;
         fault::step("create/limited");
-        self.network.attach(&spec.handle, unit, &spec.network)?;
-        for port in &spec.net_in {
-            self.map_port(container, port.host_port, port.container_port)?;
-        }
-        self.network.net_out(&spec.handle, &spec.net_out)?;
+        let connection = self.network.connect(spec, unit)?;
         fault::step("create/networked");
 
-        unit.volume.write("hosts", &self.network.hosts(&spec.handle))?;
-        unit.volume.write("resolv.conf", &self.network.resolv_conf(&spec.handle))?;
+        unit.volume.write("hosts", &connection.hosts)?;
+        unit.volume.write("resolv.conf", &connection.resolv_conf)?;
         fault::step("create/names-written");
         let (binds, names) = (bind_mounts(&spec.bind_mounts)?, name_files(&unit.volume)?);
         let wishes = Wishes {
@@ -179,7 +176,7 @@ impl Gardener {
             self.leavings.put(Leaving { mounts: spent, ..Leaving::default() });
         }
         fault::step("create/root-built");
-        Ok(())
+        Ok(connection)
     }
 
     /// Writes limits. What this host cannot enforce was warned of at the start.

@@ -15,7 +15,7 @@ use crate::fault;
 use crate::leavings::Leaving;
 
 /// A process that survives SIGKILL for so long is the kernel's.
-const UNKILLABLE: Duration = Duration::from_secs(10);
+pub(super) const UNKILLABLE: Duration = Duration::from_secs(10);
 /// Rounds of asking processes to end, a second apart.
 const ROUNDS: u32 = 10;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use garden_cgroup::{DeviceFilter, Hierarchy, garden_default_devices};
@@ -16,6 +16,7 @@ use garden_sys::supervisor::{Exit, Supervisor};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
 
+use super::destroy::UNKILLABLE;
 use super::{GRACE_TIME, Gardener};
 use crate::apparmor;
 use crate::claim::{self, Claim, PATIENCE};
@@ -26,7 +27,7 @@ use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
 use crate::leavings::Leavings;
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::pool::{Maker, Pool};
 use crate::process::Process;
 use crate::volumes::Volumes;
@@ -52,10 +53,15 @@ impl Gardener {
         let listener = Arc::clone(&exits);
         // Before anything is changed: a daemon that is too old for the records must not start.
         let records = read_records(&depot)?;
+        check_networks(&records, config.network_plugin.is_some())?;
         let depot_path = fs::canonicalize(&config.depot).map_err(|error| {
             Error::because(format!("cannot resolve {}", config.depot.display()), &error)
         })?;
         let hierarchy = claim_tag(&config, &depot_path)?;
+        // Before anything is asked of a plugin, or what it was asked before might be done after.
+        if let Err(error) = hierarchy.end_plugin_runs(UNKILLABLE) {
+            tracing::warn!(%error, "a plugin that an earlier daemon has started does not end");
+        }
         let keeper_dir = Claim::take(&config.run, "--keeper-dir", &depot_path)?;
         let store = Claim::take(&config.store, "--store", &depot_path)?;
         let references = References {
@@ -82,7 +88,7 @@ impl Gardener {
         for lack in hierarchy.lacks() {
             tracing::warn!(?lack, "this host cannot enforce all limits");
         }
-        let network = Arc::new(Network::start(&config)?);
+        let network = Arc::new(Network::start(&config, &hierarchy)?);
         let (number, ticket) = next_numbers(&records, &supervisor, &hierarchy, &volumes)?;
         let maker = Arc::new(Maker {
             supervisor: Arc::clone(&supervisor),
@@ -141,11 +147,12 @@ impl Gardener {
     }
 
     fn restore(self: &Arc<Self>, records: Vec<(String, Option<Record>)>) -> Result<(), Error> {
+        let mut left = Vec::new();
         for (handle, record) in records {
             let Some(record) = record else {
-                // What is left of it goes with all that is no container's.
                 if let Err(error) = self.network.destroy(&handle) {
-                    tracing::warn!(handle, %error, "the network of a broken record is not removed");
+                    tracing::warn!(handle, %error, "a broken record is left for the next start");
+                    continue;
                 }
                 self.depot
                     .remove(&handle)
@@ -174,12 +181,29 @@ impl Gardener {
             }
             tracing::info!(handle, "removing what an earlier daemon left");
             container.give_up();
-            if let Err(error) = self.undo(&container) {
-                container.fail_destroy();
-                tracing::warn!(handle, %error, "what an earlier daemon left is not removed");
-            }
+            left.push(container);
         }
+        self.remove_left(left);
         Ok(())
+    }
+
+    /// Removes what cannot be taken over, several at a time: one that takes long, because of a
+    /// network plugin for example, is not to hold up the start by all of them.
+    fn remove_left(&self, left: Vec<Arc<Container>>) {
+        const AT_ONCE: usize = 8;
+        let workers = AT_ONCE.min(left.len());
+        let left = Mutex::new(left.into_iter());
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(container) = next() {
+                if let Err(error) = self.undo(&container) {
+                    container.fail_destroy();
+                    let handle = container.handle.as_str();
+                    tracing::warn!(handle, %error, "what an earlier daemon left is not removed");
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
     }
 
     /// Takes a container over; `false` when its process 1 is gone.
@@ -385,6 +409,31 @@ fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
         )),
     };
     found.into_iter().map(readable).collect()
+}
+
+/// A container's network is taken down by who has made it, so that one must be there.
+fn check_networks(records: &[(String, Option<Record>)], plugin: bool) -> Result<(), Error> {
+    for (handle, record) in records {
+        let Some(record) = record.as_ref().filter(|record| !record.network.is_null()) else {
+            continue;
+        };
+        match (network::is_external(&record.network), plugin) {
+            (true, false) => {
+                return Err(Error::Plain(format!(
+                    "container {handle} has its network from a network plugin: start with the same \
+                     --network-plugin, and destroy it before you start without"
+                )));
+            }
+            (false, true) => {
+                return Err(Error::Plain(format!(
+                    "container {handle} has the built-in network: start without --network-plugin, and \
+                     destroy it before you start with one"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The next number of a slot or volume and the next ticket: above everything that is there.

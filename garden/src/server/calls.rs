@@ -115,8 +115,10 @@ fn dispatch(gardener: &Arc<Gardener>, call: Plain, request: &Request) -> Result<
                 gardener.net_in(handle, wanted.host_port, wanted.container_port)?;
             Reply::json(&NetInResponse { host_port, container_port })
         }
-        Plain::NetOut => done(gardener.net_out(handle, &[request.json::<NetOutRule>()?]))?,
-        Plain::BulkNetOut => done(gardener.net_out(handle, &request.json::<Vec<NetOutRule>>()?))?,
+        Plain::NetOut => done(gardener.net_out(handle, &request.json::<NetOutRule>()?))?,
+        Plain::BulkNetOut => {
+            done(gardener.bulk_net_out(handle, &request.json::<Vec<NetOutRule>>()?))?
+        }
         Plain::SetGraceTime => {
             let time = request.json::<Nanoseconds>()?.as_duration().unwrap_or_default();
             done(gardener.set_grace_time(handle, time))?

@@ -1,6 +1,8 @@
-//! Children that do not outlive whoever started them (PR_SET_PDEATHSIG(2const)).
+//! Children that do not outlive whoever started them (PR_SET_PDEATHSIG(2const)), and such as begin
+//! in a cgroup.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{LazyLock, mpsc};
@@ -43,6 +45,18 @@ pub fn spawn_bound(mut command: Command) -> io::Result<Child> {
     let gone = || io::Error::other("the thread that starts children has ended");
     STARTER.send((command, reply)).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
+}
+
+/// Starts a child in the cgroup whose `cgroup.procs` is open as `door`: nothing that it does is
+/// outside.
+pub fn spawn_within(mut command: Command, door: OwnedFd) -> io::Result<Child> {
+    // SAFETY: the closure runs between fork and exec, in a copy of a process that may have other
+    // threads, so it must neither allocate nor lock: it makes one system call, on a descriptor that
+    // it owns, and its error is a plain errno.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::io::write(&door, b"0").map(drop)?));
+    }
+    command.spawn()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use garden_cgroup::{
     CpuQuota, DeviceFilter, Error, Hierarchy, Leaf, Limits, OomWatch, Slot, cpu_weight,
     garden_default_devices,
 };
+use garden_sys::child::spawn_within;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use actor::Actor;
@@ -407,4 +408,42 @@ fn a_pea_shares_the_limit_and_has_its_own_numbers() {
     slot.remove_pea(3).unwrap();
     assert_eq!(slot.peas().unwrap(), [0; 0]);
     assert!(app.leave().success());
+}
+
+#[test]
+fn all_that_a_plugin_has_started_ends_with_its_run() {
+    let stage = Stage::new();
+    let pids = || {
+        let procs = stage.hierarchy.path().join("plugins");
+        let runs = fs::read_dir(procs).into_iter().flatten().flatten();
+        let read = |run: fs::DirEntry| fs::read_to_string(run.path().join("cgroup.procs")).ok();
+        runs.filter_map(read).flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let start = || {
+        let run = stage.hierarchy.plugin_run().unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "setsid sleep 600 & exec sleep 600"]);
+        let mut shell = spawn_within(shell, run.door().unwrap()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while pids().count() < 2 {
+            assert!(Instant::now() < deadline, "both are inside");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(shell.try_wait().unwrap().is_none());
+        (run, shell)
+    };
+    let (run, mut shell) = start();
+    // It is no slot.
+    assert_eq!(stage.hierarchy.slots().unwrap(), []);
+    run.end(PATIENCE).unwrap();
+    assert_eq!(pids().count(), 0);
+    assert_eq!(shell.wait().unwrap().signal(), Some(9));
+    run.end(PATIENCE).unwrap();
+
+    // Who comes later finds and ends what was left.
+    let (_, mut shell) = start();
+    let again = Hierarchy::detect(&stage.name, Path::new(UNDER)).unwrap();
+    again.end_plugin_runs(PATIENCE).unwrap();
+    assert_eq!(pids().count(), 0);
+    assert_eq!(shell.wait().unwrap().signal(), Some(9));
 }

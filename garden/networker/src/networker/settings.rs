@@ -9,7 +9,7 @@ use crate::cidr::Ipv4Network;
 use crate::error::Error;
 use crate::link::{self, Uplink};
 use crate::resolver::{self, NameServers};
-use crate::socket::Socket;
+use crate::socket::{Protocol, Socket};
 
 pub(super) const LARGEST_MTU: u32 = 1500;
 /// What a veth link may have, and IPv4 needs.
@@ -44,11 +44,18 @@ pub struct Settings {
     pub memory: PathBuf,
 }
 
+/// The host's address as others see it: `configured`, or that of the default route. Without either
+/// it is 127.0.0.1.
+pub fn external_address(configured: Option<Ipv4Addr>) -> Result<Ipv4Addr, Error> {
+    let mut route = Socket::open(Protocol::Route).map_err(Error::io("open a netlink socket"))?;
+    uplink(&mut route, configured).map(|uplink| uplink.address)
+}
+
 /// The host's way out. Without one, ports are mapped on 127.0.0.1 alone.
-pub(super) fn uplink(route: &mut Socket, settings: &Settings) -> Result<Uplink, Error> {
+pub(super) fn uplink(route: &mut Socket, configured: Option<Ipv4Addr>) -> Result<Uplink, Error> {
     let failed = || Error::io("find the host's external interface");
     let nowhere = |address| Uplink { address, mtu: LARGEST_MTU };
-    if let Some(address) = settings.external_ip {
+    if let Some(address) = configured {
         let found = link::uplink_of(route, address).map_err(failed())?;
         return Ok(found.unwrap_or(nowhere(address)));
     }
@@ -59,8 +66,10 @@ pub(super) fn uplink(route: &mut Socket, settings: &Settings) -> Result<Uplink, 
     }))
 }
 
-/// The first of the files that names a server which others than the host can ask, else the first.
-pub(super) fn host_resolver(files: &[PathBuf]) -> String {
+/// The content of the first of these resolver configurations that names a server which others than
+/// the host can ask, else of the first.
+#[must_use]
+pub fn host_resolver(files: &[PathBuf]) -> String {
     let texts: Vec<_> =
         files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
     let useful = texts.iter().find(|text| resolver::names_servers(text));
