@@ -100,6 +100,21 @@ pub struct Flags {
         help_heading = "Images"
     )]
     store: PathBuf,
+    /// A program that makes the root file systems of unprivileged containers, instead of the store.
+    #[arg(long, value_name = "PATH", value_parser = program, help_heading = "Images")]
+    image_plugin: Option<Program>,
+    /// An argument for it, before the contract's.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true, help_heading = "Images")]
+    image_plugin_extra_arg: Vec<String>,
+    /// The same for privileged containers.
+    #[arg(long, value_name = "PATH", value_parser = program, help_heading = "Images")]
+    privileged_image_plugin: Option<Program>,
+    /// An argument for that one.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true, help_heading = "Images")]
+    privileged_image_plugin_extra_arg: Vec<String>,
+    /// Time that either may take for one action; it is killed then.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration, help_heading = "Images")]
+    image_plugin_timeout: Duration,
     /// Serve an image reference from a local directory, tar or OCI layout.
     #[arg(long, value_name = "URI=PATH", value_parser = alias, help_heading = "Images")]
     image_alias: Vec<(String, PathBuf)>,
@@ -241,6 +256,16 @@ impl Flags {
                 self.network_plugin,
                 self.network_plugin_extra_arg,
                 self.network_plugin_timeout,
+            ),
+            image_plugin: plugin(
+                self.image_plugin,
+                self.image_plugin_extra_arg,
+                self.image_plugin_timeout,
+            ),
+            privileged_image_plugin: plugin(
+                self.privileged_image_plugin,
+                self.privileged_image_plugin_extra_arg,
+                self.image_plugin_timeout,
             ),
         };
         (config, ignored)

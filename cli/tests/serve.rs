@@ -358,8 +358,6 @@ fn the_stock_file_of_a_release_starts_the_server() {
 fn flags_that_would_change_what_containers_get_are_errors() {
     let site = Site::new();
     for (flag, reason) in [
-        ("--image-plugin=/bin/grootfs", "no image plugin is run"),
-        ("--privileged-image-plugin=/bin/grootfs", "no image plugin is run"),
         ("--uid-map-start=100000", "the highest id"),
         ("--gid-map-length=65536", "the highest id"),
         ("--enable-cpu-throttling", "not slowed down"),
@@ -374,7 +372,7 @@ fn flags_that_would_change_what_containers_get_are_errors() {
         assert!(said.contains(reason) && said.contains(flag.split('=').next().unwrap()), "{said}");
     }
     let nothing =
-        ["--network-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
+        ["--image-plugin=", "--network-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
     let mut server = site.serve(&nothing);
     let (_, _, log) = server.end("-TERM");
     assert!(!log.contains("no effect"), "{log}");

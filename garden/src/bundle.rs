@@ -21,11 +21,29 @@ pub struct Attachment<'a> {
     pub file: bool,
 }
 
+/// A mount that belongs to an image.
+#[derive(Clone, Debug)]
+pub enum ImageMount<'a> {
+    /// A part of the host's file system.
+    Bound(Attachment<'a>),
+    /// A file system in memory.
+    Memory {
+        /// Absolute path inside; missing parts are made.
+        target: String,
+        /// As for mount(8), without those that are attributes.
+        options: Vec<String>,
+        /// Of the mount.
+        attributes: Attributes,
+    },
+}
+
 /// What does not depend on whose the root is, but on its image.
 #[derive(Debug)]
 pub struct Furniture<'a> {
     /// The writable root file system.
     pub root: BorrowedFd<'a>,
+    /// What stands in the image before all else.
+    pub image: Vec<ImageMount<'a>>,
     /// Its `/dev`.
     pub dev: BorrowedFd<'a>,
     /// Read-only views of its cgroups, below `/sys/fs/cgroup`; empty for privileged containers.
@@ -102,6 +120,15 @@ impl<'a> Bundle<'a> {
         let read_only = Attributes::MOUNT_ATTR_RDONLY;
 
         self.attach(furniture.root, false, "/")?;
+        for mount in &furniture.image {
+            match mount {
+                ImageMount::Bound(bound) => self.attach(bound.mount, bound.file, &bound.target)?,
+                ImageMount::Memory { target, options, attributes } => {
+                    let options: Vec<_> = options.iter().map(String::as_str).collect();
+                    self.mount(target, "tmpfs", &options, *attributes)?;
+                }
+            }
+        }
         self.mount("/proc", "proc", &[], no_device)?;
         self.attach(furniture.dev, false, "/dev")?;
         self.mount(

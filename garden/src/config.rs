@@ -106,6 +106,11 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Connects containers instead of the networker.
     pub network_plugin: Option<PluginConfig>,
+    /// Makes the root file systems of unprivileged containers. If this or the other one is there,
+    /// the store makes none.
+    pub image_plugin: Option<PluginConfig>,
+    /// Makes those of privileged containers.
+    pub privileged_image_plugin: Option<PluginConfig>,
 }
 
 impl Default for NetworkConfig {
@@ -152,6 +157,8 @@ impl Default for Config {
             own_program: "/proc/self/exe".into(),
             network: NetworkConfig::default(),
             network_plugin: None,
+            image_plugin: None,
+            privileged_image_plugin: None,
         }
     }
 }

@@ -72,6 +72,9 @@ pub struct Record {
     /// Its volume.
     #[serde(default)]
     pub volume: u32,
+    /// Its root is an image plugin's to delete.
+    #[serde(default)]
+    pub made_image: bool,
     /// Bytes of its image when it was made.
     #[serde(default)]
     pub image_size: u64,
@@ -264,6 +267,7 @@ mod tests {
             init: 7,
             slot: 3,
             volume: 4,
+            made_image: false,
             image_size: 5,
             created: 1,
             image_env: vec!["A=b".into()],

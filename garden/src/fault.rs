@@ -51,8 +51,16 @@ pub const STEPS: [&str; 30] = [
 
 /// Steps of what is asked of plugins: the program runs; it has ended, and nobody has heard of it. A
 /// daemon without plugins does not get there.
-pub const PLUGIN_STEPS: [&str; 4] =
-    ["plugin/up-started", "plugin/up-ended", "plugin/down-started", "plugin/down-ended"];
+pub const PLUGIN_STEPS: [&str; 8] = [
+    "plugin/create-started",
+    "plugin/create-ended",
+    "plugin/up-started",
+    "plugin/up-ended",
+    "plugin/down-started",
+    "plugin/down-ended",
+    "plugin/delete-started",
+    "plugin/delete-ended",
+];
 
 /// Where a test has the daemon die.
 struct Death {

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use garden_api::{
-    Capacity, ContainerInfo, ContainerState, CpuLimits, Limits, MemoryLimits, NetOutRule,
-    PortMapping, Properties,
+    Capacity, ContainerInfo, ContainerState, CpuLimits, DiskLimits, Limits, MemoryLimits,
+    NetOutRule, PortMapping, Properties,
 };
 use garden_seccomp::Filter;
 use garden_sys::supervisor::Supervisor;
@@ -34,6 +34,7 @@ use crate::depot::{Depot, Phase};
 use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
+use crate::image::ImagePlugins;
 use crate::leavings::Leavings;
 use crate::network::{self, Network};
 use crate::pool::{Maker, Pool};
@@ -59,6 +60,8 @@ pub struct Gardener {
     pool: Pool,
     leavings: Leavings,
     volumes: Arc<Volumes>,
+    /// They make roots instead of `volumes`, if there are any.
+    images: Option<ImagePlugins>,
     network: Arc<Network>,
     seccomp: Filter,
     own_bounds: u64,
@@ -96,19 +99,27 @@ impl Gardener {
     }
 
     /// What this Garden can hold. Its disk is that of the store, where containers write; the depot
-    /// usually is in memory.
+    /// usually is in memory. How much of it they may have is an image plugin's to say.
     pub fn capacity(&self) -> Result<Capacity, Error> {
         let memory = rustix::system::sysinfo();
         let disk = rustix::fs::statvfs(&self.config.store).map_err(|errno| {
             Error::because("cannot look at the store's file system", &std::io::Error::from(errno))
         })?;
         let disk = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let schedulable = match self.images.as_ref().map(ImagePlugins::capacity) {
+            Some(Ok(Some(capacity))) => capacity,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the capacity is told as that of the store's file system");
+                disk
+            }
+            None | Some(Ok(None)) => disk,
+        };
         let subnets = self.network.capacity();
         let max = self.config.max_containers;
         Ok(Capacity {
             memory_in_bytes: memory.totalram * u64::from(memory.mem_unit),
             disk_in_bytes: disk,
-            schedulable_disk_in_bytes: disk,
+            schedulable_disk_in_bytes: schedulable,
             max_containers: if max == 0 { subnets } else { max.min(subnets) },
         })
     }
@@ -215,6 +226,13 @@ impl Gardener {
     pub fn limits(&self, handle: &str) -> Result<Limits, Error> {
         let (container, _call) = self.call(handle)?;
         Ok(container.look(|record| record.spec.limits))
+    }
+
+    /// The disk limits as they were asked for, and whether writing beyond them fails.
+    pub fn disk_limits(&self, handle: &str) -> Result<(DiskLimits, bool), Error> {
+        let (container, _call) = self.call(handle)?;
+        // A plugin was told of them.
+        Ok(container.look(|record| (record.spec.limits.disk, record.made_image)))
     }
 
     /// CPU limits as the original reports them: the weight on a v2 host, the shares elsewhere, and

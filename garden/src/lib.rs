@@ -21,6 +21,7 @@ pub mod fault;
 pub mod gardener;
 pub mod http;
 pub mod identity;
+mod image;
 mod leavings;
 mod network;
 mod plugin;

@@ -15,6 +15,7 @@ use crate::bundle::{Attachment, Bundle, Furniture, Wishes};
 use crate::devices;
 use crate::error::Error;
 use crate::identity::MAPPED_ROOT;
+use crate::image::parts::ImagePart;
 use crate::pool::{Maker, Unit};
 use crate::volumes::{Image, Likeness, NAMES, Overlay, Volume};
 
@@ -28,6 +29,7 @@ pub type Mounted = (OwnedFd, String, bool);
 /// All descriptors of a root's furniture.
 struct Opened {
     overlay: Overlay,
+    image: Vec<ImagePart>,
     dev: OwnedFd,
     cgroups: Vec<Mounted>,
 }
@@ -101,16 +103,18 @@ impl Maker {
         };
         let (overlay, copied) =
             self.volumes.mount(&unit.volume, image, users.as_ref().map(AsFd::as_fd))?;
+        let image = image.mounts().iter().map(ImagePart::open).collect::<Result<_, _>>()?;
         let owner = if unit.privileged { 0 } else { MAPPED_ROOT };
         let dev = devices::file_system(owner, unit.privileged)
             .map_err(|error| Error::because("cannot make a /dev", &error))?;
         let cgroups = if unit.privileged { Vec::new() } else { cgroup_views(&unit.slot)? };
-        Ok((Opened { overlay, dev, cgroups }, copied))
+        Ok((Opened { overlay, image, dev, cgroups }, copied))
     }
 
     fn furniture<'a>(&self, unit: &Unit, opened: &'a Opened) -> Furniture<'a> {
         Furniture {
             root: opened.overlay.mount.as_fd(),
+            image: opened.image.iter().map(ImagePart::borrow).collect(),
             dev: opened.dev.as_fd(),
             cgroups: attachments(&opened.cgroups),
             many_hierarchies: self.hierarchy.is_hybrid(),
@@ -179,8 +183,8 @@ pub(crate) fn bind_mounts(binds: &[BindMount]) -> Result<Vec<Mounted>, Error> {
         let source = Path::new(&bind.src_path);
         let access = Access {
             read_only: bind.mode == BindMountMode::ReadOnly,
-            inert: false,
             recursive: true,
+            ..Access::default()
         };
         let made = std::fs::metadata(source)
             .and_then(|kind| Ok((mounts::bind(source, access)?, !kind.is_dir())));
@@ -196,7 +200,7 @@ pub(crate) fn bind_mounts(binds: &[BindMount]) -> Result<Vec<Mounted>, Error> {
 fn cgroup_views(slot: &Slot) -> Result<Vec<Mounted>, Error> {
     let mut mounts = Vec::new();
     for (name, path) in slot.views() {
-        let access = Access { read_only: true, inert: true, recursive: false };
+        let access = Access { read_only: true, inert: true, ..Access::default() };
         let mount = mounts::bind(&path, access).map_err(|error| {
             Error::because(format!("cannot show the cgroup {}", path.display()), &error)
         })?;

@@ -20,14 +20,64 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use rootfs::layers::{Layers, bytes_below};
+use garden_sys::mounts::{self, Access};
+use rootfs::layers::{self, Layers, bytes_below};
 use rootfs::overlay::{self, Shift};
 use rootfs::reference::{Place, References};
 
 use crate::error::Error;
 use crate::identity::MAPPED_ROOT;
 
-pub use rootfs::layers::Image;
+use crate::image::{Made, SpecMount};
+
+/// What a root stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its variables, as `NAME=value`.
+    pub environment: Vec<String>,
+    /// Bytes that it takes, if it is made of layers of ours.
+    pub size: u64,
+    foundation: Foundation,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Foundation {
+    /// Directories, the topmost first, under a writable one of the container's own.
+    Layers(Vec<PathBuf>),
+    /// The container's own already, as a plugin has made it.
+    Made { root: PathBuf, mounts: Vec<SpecMount> },
+}
+
+impl Image {
+    /// What a plugin wants mounted in it.
+    pub fn mounts(&self) -> &[SpecMount] {
+        match &self.foundation {
+            Foundation::Layers(_) => &[],
+            Foundation::Made { mounts, .. } => mounts,
+        }
+    }
+
+    fn layers(&self) -> &[PathBuf] {
+        match &self.foundation {
+            Foundation::Layers(layers) => layers,
+            Foundation::Made { .. } => &[],
+        }
+    }
+}
+
+impl From<layers::Image> for Image {
+    fn from(image: layers::Image) -> Self {
+        let layers::Image { layers, environment, size } = image;
+        Self { environment, size, foundation: Foundation::Layers(layers) }
+    }
+}
+
+impl From<Made> for Image {
+    fn from(made: Made) -> Self {
+        let Made { root, environment, mounts } = made;
+        Self { environment, size: 0, foundation: Foundation::Made { root, mounts } }
+    }
+}
 
 /// What a container's files take, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +128,7 @@ impl Likeness {
             Some((data.dev(), data.ino(), data.ctime(), data.ctime_nsec()))
         };
         let look = |layer: &PathBuf| [look(layer.clone()), look(layer.join("etc"))];
-        Self { seen: image.layers.iter().flat_map(look).collect(), image: image.clone() }
+        Self { seen: image.layers().iter().flat_map(look).collect(), image: image.clone() }
     }
 }
 
@@ -180,6 +230,7 @@ impl Volumes {
         let place = self.references.resolve(reference);
         let image = place
             .and_then(|place| self.layers.image(&place))
+            .map(Image::from)
             .map_err(|error| image_error(&error))?;
         let mut latest = self.latest();
         if latest.as_ref().is_none_or(|latest| latest.image != image) {
@@ -220,17 +271,22 @@ impl Volumes {
         Ok(Volume { number, path: directory })
     }
 
-    /// Joins a volume's writable layer with an image, once in the volume's life; whether copies were
-    /// needed. `user_namespace` is the container's, absent for privileged ones.
+    /// Joins a volume's writable layer with an image that is none itself, once in the volume's life;
+    /// whether copies were needed. `user_namespace` is the container's, absent for privileged ones.
     pub fn mount(
         &self,
         volume: &Volume,
         image: &Image,
         user_namespace: Option<BorrowedFd<'_>>,
     ) -> Result<(Overlay, bool), Error> {
+        if let Foundation::Made { root, .. } = &image.foundation {
+            let access = Access { recursive: true, ..Access::default() };
+            let mount = mounts::bind(root, access).map_err(failed("mount the image", root))?;
+            return Ok((Overlay { mount, spent: Vec::new() }, false));
+        }
         let copy = self.shift_by_copy;
         let shift = user_namespace.map(|users| Shift { users, root: MAPPED_ROOT, copy });
-        let lower = overlay::mount_layers(&self.layers, &image.layers, shift)
+        let lower = overlay::mount_layers(&self.layers, image.layers(), shift)
             .map_err(|error| image_error(&error))?;
         if lower.copied
             && let Some(latest) = self.latest().as_mut().filter(|latest| latest.image == *image)
@@ -239,7 +295,7 @@ impl Volumes {
         }
         let (upper, work) = (volume.path().join("upper"), volume.path().join("work"));
         let mounted = (|| {
-            if let Some(top) = image.layers.first() {
+            if let Some(top) = image.layers().first() {
                 fs::set_permissions(&upper, fs::metadata(top)?.permissions())?;
             }
             overlay::mount(lower.mounts, &upper, &work)

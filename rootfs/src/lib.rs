@@ -13,6 +13,6 @@ mod layout;
 pub mod overlay;
 pub mod reference;
 mod shift;
-mod uri;
+pub mod uri;
 
 pub use error::Error;

@@ -89,7 +89,7 @@ impl Floor {
         let mut views = Vec::new();
         let mut targets = Vec::new();
         for (name, path) in slot.views() {
-            let access = Access { read_only: true, inert: true, recursive: false };
+            let access = Access { read_only: true, inert: true, ..Access::default() };
             views.push(mounts::bind(&path, access).context("cannot show a cgroup")?);
             targets.push(CString::new(format!("sys/fs/cgroup/{name}"))?);
         }

@@ -17,13 +17,12 @@ enum Foreign {
 }
 use Foreign::{Refused, Setting, Switch};
 
-const NO_PLUGINS: &str = "root file systems are made by the server itself; no image plugin is run";
 const FIXED_IDS: &str =
     "an unprivileged container's root is the highest id, and all its other ids are themselves";
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 49] = [
+const FLAGS: [Foreign; 45] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),
@@ -40,8 +39,6 @@ const FLAGS: [Foreign; 49] = [
     Setting("iptables-restore-bin"),
     Setting("runtime-plugin"),
     Setting("runtime-plugin-extra-arg"),
-    Setting("image-plugin-extra-arg"),
-    Setting("privileged-image-plugin-extra-arg"),
     Setting("containerd-socket"),
     Setting("docker-registry"),
     Setting("insecure-docker-registry"),
@@ -56,8 +53,6 @@ const FLAGS: [Foreign; 49] = [
     Setting("persistent-image"),
     Setting("graph"),
     Setting("graph-cleanup-threshold-in-megabytes"),
-    Refused("image-plugin", NO_PLUGINS),
-    Refused("privileged-image-plugin", NO_PLUGINS),
     Refused("uid-map-start", FIXED_IDS),
     Refused("uid-map-length", FIXED_IDS),
     Refused("gid-map-start", FIXED_IDS),

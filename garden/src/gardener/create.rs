@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use garden_api::{ContainerSpec, Limits};
+use garden_api::{ContainerSpec, ImageRef, Limits};
 use garden_cgroup::{CpuQuota, Slot};
 
 use super::{GRACE_TIME, Gardener, STATE};
@@ -12,6 +12,7 @@ use crate::container::{Body, Container, Init};
 use crate::depot::{self, Phase, Record};
 use crate::error::Error;
 use crate::fault;
+use crate::image::{self, Made, Wanted};
 use crate::leavings::Leaving;
 use crate::network::Connection;
 use crate::pool::Unit;
@@ -26,9 +27,11 @@ impl Gardener {
         }
         let handle = spec.handle.clone();
         self.check(&spec)?;
+        // For whoever fetches the image; it is not written down.
+        let password = std::mem::take(&mut spec.image.password);
         let container = self.enter(spec)?;
         fault::step("create/record-written");
-        match self.make(&container) {
+        match self.make(&container, password) {
             Ok(()) => {
                 container.settle();
                 Ok(handle)
@@ -70,6 +73,7 @@ impl Gardener {
             init: 0,
             slot: 0,
             volume: 0,
+            made_image: self.images.is_some() && image::raw(named(&spec)).is_none(),
             image_size: 0,
             created: nanoseconds_since_epoch(),
             image_env: Vec::new(),
@@ -98,16 +102,17 @@ impl Gardener {
             self.containers().remove(&handle);
             return Err(Error::because("cannot write down the container", &error));
         }
-        if container.look(|record| record.spec.limits.disk.byte_hard > 0) {
+        let unlimited =
+            |record: &Record| record.made_image || record.spec.limits.disk.byte_hard == 0;
+        if !container.look(unlimited) {
             tracing::warn!(handle, "the disk limit is not enforced");
         }
         Ok(container)
     }
 
-    fn make(&self, container: &Arc<Container>) -> Result<(), Error> {
+    fn make(&self, container: &Arc<Container>, password: String) -> Result<(), Error> {
         let spec = container.look(|record| record.spec.clone());
-        let named = if spec.image.uri.is_empty() { &spec.rootfs } else { &spec.image.uri };
-        let image = self.volumes.image(named)?;
+        let image = self.image(&spec, password)?;
         fault::step("create/image-ready");
         let mut unit = self.pool.take(spec.privileged, &image)?;
         fault::step("create/unit-taken");
@@ -149,6 +154,20 @@ impl Gardener {
         container.set_grace_time(grace_time);
         fault::step("create/saved");
         Ok(())
+    }
+
+    /// What the container is to stand on, made by a plugin if there are any.
+    fn image(&self, spec: &ContainerSpec, password: String) -> Result<Image, Error> {
+        let reference = named(spec);
+        let Some(plugins) = &self.images else { return self.volumes.image(reference) };
+        if let Some(root) = image::raw(reference) {
+            return Ok(Made { root: root.into(), ..Made::default() }.into());
+        }
+        let username = spec.image.username.clone();
+        let image = &ImageRef { uri: reference.to_owned(), username, password };
+        let (handle, limits) = (spec.handle.as_str(), spec.limits.disk);
+        let wanted = Wanted { handle, image, privileged: spec.privileged, limits };
+        plugins.create(&wanted).map(Image::from)
     }
 
     /// Gives a unit its limits, its network and its root; answers its network.
@@ -201,6 +220,11 @@ impl Gardener {
         }
         Ok(())
     }
+}
+
+/// Its image's reference.
+fn named(spec: &ContainerSpec) -> &str {
+    if spec.image.uri.is_empty() { &spec.rootfs } else { &spec.image.uri }
 }
 
 fn nanoseconds_since_epoch() -> u64 {

@@ -64,15 +64,20 @@ impl Gardener {
         fault::step("destroy/recorded");
         let mut errors = Vec::new();
         let mut attempt = |what: &str, outcome: Result<(), Error>| {
+            let done = outcome.is_ok();
             if let Err(error) = outcome {
                 tracing::warn!(handle, %error, "cannot {what}");
                 errors.push(error.to_string());
             }
+            done
         };
         let mut leaving = Leaving::default();
-        attempt("end its processes", self.end_processes(container, &mut leaving));
+        let ended = attempt("end its processes", self.end_processes(container, &mut leaving));
         attempt("take its network down", self.network.destroy(handle));
         fault::step("destroy/network-removed");
+        if ended && container.look(|record| record.made_image) {
+            attempt("delete its image", self.delete_image(handle));
+        }
         if !errors.is_empty() {
             return Err(Error::Plain(errors.join("; ")));
         }
@@ -85,13 +90,21 @@ impl Gardener {
         Ok(())
     }
 
+    fn delete_image(&self, handle: &str) -> Result<(), Error> {
+        // A start without plugins was refused.
+        self.images.as_ref().map_or(Ok(()), |plugins| plugins.delete(handle))
+    }
+
     /// Kills all processes, and says what is left then.
     fn end_processes(&self, container: &Container, leaving: &mut Leaving) -> Result<(), Error> {
         let (slot, volume) = container.look(|record| (record.slot, record.volume));
         let volume = container.body().map_or(volume, |body| body.volume);
         leaving.volume = (volume != 0).then_some(volume);
         if let Some(body) = container.body() {
-            leaving.mounts.extend(body.init.mount_namespace());
+            // What deletes an image may need to have its mounts gone.
+            if !container.look(|record| record.made_image) {
+                leaving.mounts.extend(body.init.mount_namespace());
+            }
             body.slot
                 .kill(UNKILLABLE)
                 .map_err(|error| Error::because("cannot kill the container's processes", &error))?;

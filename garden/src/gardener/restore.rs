@@ -26,6 +26,7 @@ use crate::depot::{Depot, ExitRecord, Phase, Record};
 use crate::error::Error;
 use crate::exits::Exits;
 use crate::identity;
+use crate::image::ImagePlugins;
 use crate::leavings::Leavings;
 use crate::network::{self, Network};
 use crate::pool::{Maker, Pool};
@@ -54,6 +55,8 @@ impl Gardener {
         // Before anything is changed: a daemon that is too old for the records must not start.
         let records = read_records(&depot)?;
         check_networks(&records, config.network_plugin.is_some())?;
+        let plugins = config.image_plugin.is_some() || config.privileged_image_plugin.is_some();
+        check_images(&records, plugins)?;
         let depot_path = fs::canonicalize(&config.depot).map_err(|error| {
             Error::because(format!("cannot resolve {}", config.depot.display()), &error)
         })?;
@@ -64,9 +67,13 @@ impl Gardener {
         }
         let keeper_dir = Claim::take(&config.run, "--keeper-dir", &depot_path)?;
         let store = Claim::take(&config.store, "--store", &depot_path)?;
-        let references = References {
-            default: config.default_rootfs.clone(),
-            aliases: config.image_aliases.clone(),
+        let images = ImagePlugins::new(&config, &hierarchy)?;
+        let references = match images {
+            Some(_) => References::default(),
+            None => References {
+                default: config.default_rootfs.clone(),
+                aliases: config.image_aliases.clone(),
+            },
         };
         let volumes = Arc::new(Volumes::open(&config.store, references, config.shift_by_copy)?);
         store.settle(!volumes.list()?.is_empty())?;
@@ -127,6 +134,7 @@ impl Gardener {
             maker,
             pool,
             volumes,
+            images,
             network,
             seccomp,
             own_bounds,
@@ -409,6 +417,20 @@ fn read_records(depot: &Depot) -> Result<Vec<(String, Option<Record>)>, Error> {
         )),
     };
     found.into_iter().map(readable).collect()
+}
+
+/// An image is deleted by who has made it, so that one must be there.
+fn check_images(records: &[(String, Option<Record>)], plugins: bool) -> Result<(), Error> {
+    let made = |(_, record): &&(String, Option<Record>)| {
+        record.as_ref().is_some_and(|record| record.made_image)
+    };
+    match records.iter().find(made).filter(|_| !plugins) {
+        Some((handle, _)) => Err(Error::Plain(format!(
+            "container {handle} has its root from an image plugin: start with the same --image-plugin \
+             and --privileged-image-plugin, and destroy it before you start without"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A container's network is taken down by who has made it, so that one must be there.

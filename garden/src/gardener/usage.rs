@@ -118,7 +118,12 @@ impl Gardener {
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let age = now.saturating_sub(Duration::from_nanos(created));
-        let disk = self.volumes.usage(volume, image);
+        let (made, privileged) =
+            container.look(|record| (record.made_image, record.spec.privileged));
+        let disk = match self.images.as_ref().filter(|_| made) {
+            Some(plugins) => plugins.stats(handle, privileged)?,
+            None => self.volumes.usage(volume, image),
+        };
         Ok(Metrics {
             memory: memory_stat(&used.memory),
             cpu: CpuStat {

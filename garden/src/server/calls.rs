@@ -99,12 +99,11 @@ fn dispatch(gardener: &Arc<Gardener>, call: Plain, request: &Request) -> Result<
         }
         Plain::CpuLimits => Reply::json(&gardener.cpu_limits(handle)?),
         Plain::DiskLimits => {
-            let limits = gardener.limits(handle)?;
+            let (limits, enforced) = gardener.disk_limits(handle)?;
             if request.target.value("requested").as_deref() == Some("true") {
-                let requested = Some(limits.disk);
-                Reply::json(&RequestedDiskLimits { requested, enforced: false })
+                Reply::json(&RequestedDiskLimits { requested: Some(limits), enforced })
             } else {
-                // Not enforced, so not told; the original tells none either.
+                // The original tells none.
                 Reply::json(&DiskLimits::default())
             }
         }

@@ -19,6 +19,8 @@ pub struct Access {
     pub read_only: bool,
     /// Neither set-user-ID programs nor devices work.
     pub inert: bool,
+    /// No program there is executed.
+    pub no_exec: bool,
     /// What is mounted below comes along.
     pub recursive: bool,
 }
@@ -35,6 +37,9 @@ pub fn bind(path: &Path, access: Access) -> io::Result<OwnedFd> {
     }
     if access.inert {
         set |= attribute::NOSUID | attribute::NODEV;
+    }
+    if access.no_exec {
+        set |= attribute::NOEXEC;
     }
     if set != 0 {
         raw::mount_setattr(mount.as_raw_fd(), set, access.recursive).map_err(error)?;

@@ -97,6 +97,7 @@ inside! {
         [on_6_1 V6_1, on_6_12 V6_12];
     streams: "cli" "streams" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     network_plugin: "cli" "network_plugin" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    image_plugin: "cli" "image_plugin" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     serve: "cli" "serve" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     doctor: "cli" "doctor" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     faults: "cli" "faults" ["BLOOMERY_KILLS=6", "BLOOMERY_KILL_SPACING_MS=2000"]
