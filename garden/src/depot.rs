@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <depot>/<handle>/container.json   the record, replaced as a whole by rename(2)
+//!                  image/           what an image plugin was told of the image, if it had to be written
 //! ```
 //!
 //! A record is durable against the death of any process once [`Depot::save`] has returned; a host
@@ -149,6 +150,11 @@ impl Depot {
         self.path.join(handle)
     }
 
+    /// Where a container's image may be described.
+    pub fn image(&self, handle: &str) -> PathBuf {
+        self.directory(handle).join("image")
+    }
+
     /// Makes a container's directory and writes its record.
     pub fn add(&self, record: &Record) -> io::Result<()> {
         let directory = self.directory(&record.spec.handle);
@@ -188,6 +194,17 @@ impl Depot {
             }
         }
         fault::step("destroy/record-removed");
+        match fs::remove_dir_all(self.image(handle)) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(context("remove", &self.image(handle))(error));
+            }
+            _ => {}
+        }
         match fs::remove_dir(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(context("remove", &directory)(error))

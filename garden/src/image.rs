@@ -13,6 +13,7 @@
 //! privileged ones; neither has to be there. A record says that an image is going to be made before
 //! it is, so `delete` follows in any case. It goes to both, and must bear what it does not know.
 
+mod layout;
 pub mod parts;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::plugin::{Failure, Plugin, Request};
 use crate::volumes::Usage;
+use layout::Layered;
 
 /// A root file system that a plugin has made.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +105,8 @@ pub struct Wanted<'a> {
     pub handle: &'a str,
     /// Its image's reference and the credentials for it.
     pub image: &'a ImageRef,
+    /// Where an image's description may be written; nothing is there.
+    pub directory: &'a Path,
     /// It has no user namespace.
     pub privileged: bool,
     /// How much it may write.
@@ -140,7 +144,7 @@ impl ImagePlugins {
 
     /// Has an image made.
     pub fn create(&self, wanted: &Wanted<'_>) -> Result<Made, Error> {
-        let uri = self.uri(&wanted.image.uri)?;
+        let uri = self.uri(&wanted.image.uri, wanted.directory)?;
         // They would be taken for options.
         if uri.as_encoded_bytes().starts_with(b"-") || wanted.handle.starts_with('-') {
             let (uri, handle) = (uri.display(), wanted.handle);
@@ -212,7 +216,7 @@ impl ImagePlugins {
     }
 
     /// The reference as a plugin is told it: a tag follows a colon there.
-    fn uri(&self, reference: &str) -> Result<OsString, Error> {
+    fn uri(&self, reference: &str, directory: &Path) -> Result<OsString, Error> {
         if let Some(path) = self.aliases.get(reference) {
             return Ok(path.clone().into());
         }
@@ -223,7 +227,10 @@ impl ImagePlugins {
             });
         }
         uri::check(reference).map_err(|error| Error::Plain(error.to_string()))?;
-        Ok(reference.replacen('#', ":", 1).into())
+        match Layered::parse(reference)? {
+            Some(layered) => layered.write(directory).map(OsString::from),
+            None => Ok(reference.replacen('#', ":", 1).into()),
+        }
     }
 }
 

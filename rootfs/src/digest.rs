@@ -17,6 +17,7 @@ impl Digest {
         (hexadecimal && digits.len() == 64).then(|| Self(digits.to_owned()))
     }
 
+    /// Of these bytes.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
@@ -49,6 +50,7 @@ pub struct Digesting<R> {
 }
 
 impl<R: Read> Digesting<R> {
+    /// Nothing has gone through it.
     pub fn new(source: R) -> Self {
         Self { source, hash: Sha256::new() }
     }

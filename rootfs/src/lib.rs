@@ -4,7 +4,7 @@
 
 pub mod archive;
 pub mod busybox;
-mod digest;
+pub mod digest;
 mod error;
 pub mod executable;
 pub mod inside;

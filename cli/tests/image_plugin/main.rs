@@ -204,6 +204,24 @@ async fn a_raw_directory_is_used_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_base_with_a_layer_is_told_as_a_layout() {
+    let stage = Stage::serving(5, &BOTH, PATIENCE).await;
+    let base = stage.site.place("base.tar");
+    fs::write(&base, "an archive").unwrap();
+    let uri = format!(
+        "preloaded+layer:{}?layer=http%3A%2F%2Fblobs%2Fdroplet&layer_path=%2Fhome%2Fvcap&layer_digest=1a2b",
+        base.display()
+    );
+    stage.client.create(&of_image("a", &uri)).await.unwrap();
+    let directory = stage.site.config.depot.join("a/image");
+    assert_eq!(stage.calls(), [format!("unprivileged: create oci://{} a", directory.display())]);
+    let index = fs::read_to_string(directory.join("index.json")).unwrap();
+    assert!(index.contains("application/vnd.oci.image.manifest.v1+json"), "{index}");
+    stage.client.destroy("a").await.unwrap();
+    assert!(!stage.site.config.depot.join("a").exists());
+}
+
+#[tokio::test]
 async fn a_plugin_that_fails_leaves_nothing_and_says_why() {
     let stage = Stage::serving(2, &["unprivileged"], Duration::from_secs(3)).await;
     let before = Traces::settled(&stage.site.config, 0, 0);

@@ -166,7 +166,8 @@ impl Gardener {
         let username = spec.image.username.clone();
         let image = &ImageRef { uri: reference.to_owned(), username, password };
         let (handle, limits) = (spec.handle.as_str(), spec.limits.disk);
-        let wanted = Wanted { handle, image, privileged: spec.privileged, limits };
+        let directory = &self.depot.image(handle);
+        let wanted = Wanted { handle, image, directory, privileged: spec.privileged, limits };
         plugins.create(&wanted).map(Image::from)
     }
 
