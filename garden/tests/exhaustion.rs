@@ -83,7 +83,7 @@ fn on_a_full_depot_nothing_is_promised_and_everything_can_be_destroyed() {
     let error = plot.garden().net_in("old", 0, 8080).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
     let rule = NetOutRule { protocol: Protocol::Tcp, ..NetOutRule::default() };
-    let error = plot.garden().net_out("old", &[rule]).unwrap_err().to_string();
+    let error = plot.garden().net_out("old", &rule).unwrap_err().to_string();
     assert!(error.contains("No space left on device"), "{error}");
     assert_eq!(rules(), before_refusals);
     assert_eq!(plot.garden().info("old").unwrap().mapped_ports.unwrap_or_default(), []);
