@@ -71,12 +71,7 @@ impl Plugin {
         config: &PluginConfig,
         hierarchy: &Hierarchy,
     ) -> Result<Self, Error> {
-        let program = &config.program;
-        let unusable = || format!("the {name} plugin {} cannot be used", program.display());
-        let found = fs::metadata(program).map_err(|error| Error::because(unusable(), &error))?;
-        if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
-            return Err(Error::Plain(format!("{}: it is no executable file", unusable())));
-        }
+        usable(name, config)?;
         Ok(Self { config: config.clone(), hierarchy: hierarchy.clone() })
     }
 
@@ -162,6 +157,17 @@ impl Plugin {
             Cut::Kernel(error) => format!("killed, since it cannot be listened to: {error}"),
         }
     }
+}
+
+/// Fails if it is no executable file; `name` says in the error which plugin this is.
+pub(crate) fn usable(name: &str, config: &PluginConfig) -> Result<(), Error> {
+    let program = &config.program;
+    let unusable = || format!("the {name} plugin {} cannot be used", program.display());
+    let found = fs::metadata(program).map_err(|error| Error::because(unusable(), &error))?;
+    if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+        return Err(Error::Plain(format!("{}: it is no executable file", unusable())));
+    }
+    Ok(())
 }
 
 impl Failure {

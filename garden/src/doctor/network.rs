@@ -8,12 +8,22 @@ use garden_sys::namespaces;
 use super::{Fact, NO_CONTAINER, chain, number};
 use crate::config::Config;
 use crate::network;
+use crate::plugin;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const OWN_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const CONNECTIONS: &str = "/proc/sys/net/netfilter/nf_conntrack";
 
 pub fn examine(config: &Config) -> Vec<Fact> {
+    if let Some(plugin) = &config.network_plugin {
+        // All that follows is of the built-in network.
+        let fact = Fact::new("network", format!("by the plugin {}", plugin.program.display()));
+        return vec![match plugin::usable("network", plugin) {
+            Ok(()) => fact,
+            Err(error) => Fact::new("network", error.to_string())
+                .missing("the server does not start", "another --network-plugin, or none"),
+        }];
+    }
     let mut facts = vec![rehearsed(config), forwarding()];
     facts.extend(firewalls(config));
     facts.extend([pool(config), way_out(config), ports(config)]);
