@@ -371,8 +371,13 @@ fn flags_that_would_change_what_containers_get_are_errors() {
         assert_eq!(refused.status.code(), Some(2), "{flag}: {said}");
         assert!(said.contains(reason) && said.contains(flag.split('=').next().unwrap()), "{said}");
     }
-    let nothing =
-        ["--image-plugin=", "--network-plugin=", "--apparmor=", "--uid-map-length=0", "--enable-cpu-throttling=false"];
+    let nothing = [
+        "--image-plugin=",
+        "--network-plugin=",
+        "--apparmor=",
+        "--uid-map-length=0",
+        "--enable-cpu-throttling=false",
+    ];
     let mut server = site.serve(&nothing);
     let (_, _, log) = server.end("-TERM");
     assert!(!log.contains("no effect"), "{log}");

@@ -22,6 +22,17 @@ use crate::session::Session;
 use crate::world::{Process, World};
 use crate::{PATIENCE, eventually};
 
+/// `bloomery up --foreground`, killed when it is dropped.
+#[derive(Debug)]
+pub struct Foreground(Child);
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// One of the platform's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -121,20 +132,20 @@ impl Platform {
     }
 
     /// `bloomery up --foreground`.
-    pub fn up_in_foreground(&self) -> Child {
+    pub fn up_in_foreground(&self) -> Foreground {
         let mut command = self.world.command(program());
         command.args(self.up_words(&["--foreground"]));
         command.arg("--data").arg(self.data()).arg("--run").arg(self.run());
-        command.stdin(Stdio::null()).spawn().unwrap()
+        Foreground(command.stdin(Stdio::null()).spawn().unwrap())
     }
 
     /// Has `up` in the foreground end, as whoever looks after it does; how it ends.
-    pub fn end_foreground(&self, mut up: Child) -> ExitStatus {
+    pub fn end_foreground(&self, mut up: Foreground) -> ExitStatus {
         let all = self.world.processes();
         let is_it = |process: &&Process| process.arguments.get(1).is_some_and(|word| word == "up");
         let pid = all.iter().find(is_it).expect("it runs").pid;
         kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
-        eventually("it ends", || up.try_wait().unwrap().ok_or_else(|| "it does not".to_owned()))
+        eventually("it ends", || up.0.try_wait().unwrap().ok_or_else(|| "it does not".to_owned()))
     }
 
     /// Leaves no more than a loss of power does: what is in directories that are no memory.
