@@ -407,6 +407,13 @@ impl Process {
         self.ticket
     }
 
+    /// Output that was drained before anybody follows it.
+    pub fn put_first(&self, drained: [Vec<u8>; 2]) {
+        for (fan, bytes) in self.fans.iter().zip(drained) {
+            lock(fan).put(&bytes, Instant::now());
+        }
+    }
+
     /// Begins to read its output and to wait for its end. Once only.
     pub fn follow(
         self: &Arc<Self>,

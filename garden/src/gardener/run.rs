@@ -195,6 +195,12 @@ impl Gardener {
             .map_err(|error| Error::because("cannot start the process", &error))?
             .map_err(|failure| command::explain(&failure, spec))?;
         fault::step("run/launched");
+        // Where the keeper was lost meanwhile, the next one may have been alone with the child for so long
+        // that it has drained what the child wrote.
+        let drained = self.supervisor.drained(ticket).map_err(|error| {
+            Error::because("cannot read what the process has written so far", &error)
+        })?;
+        process.put_first(drained.map(|stream| stream.bytes));
         let keeping = Keeping {
             gardener: Arc::downgrade(self),
             container: Arc::downgrade(container),
