@@ -22,6 +22,9 @@ pub struct Flags {
     /// How lines of the log look.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: log::Format,
+    /// How lager's lines give the time.
+    #[arg(long, value_name = "FORMAT", default_value = "rfc3339")]
+    time_format: log::TimeFormat,
 }
 
 /// What a daemon's help says of its file.
@@ -68,7 +71,7 @@ pub fn as_flags(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(daemon: Daemon, flags: &Flags) -> anyhow::Result<()> {
     let file = ConfigFile::read(&flags.config)?;
-    log::start(file.log_level()?, flags.log_format);
+    log::start(file.log_level()?, flags.log_format, daemon.name(), flags.time_format);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();

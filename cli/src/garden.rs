@@ -1,19 +1,22 @@
 //! `bloomery garden`: the container daemon.
 
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::Config;
-use bloomery_garden::server::{self, Listener, Settings};
+use bloomery_garden::server::{self, DebugListener, Listener, Settings, Verbosity};
 use clap::{Args, FromArgMatches, Subcommand};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::descriptors;
 use crate::log;
@@ -28,6 +31,13 @@ pub enum Command {
     /// Remove all that a server of these flags has left: containers, keeper, cgroups, links, rules,
     /// volumes. A server that runs is an error.
     Cleanup(Box<Flags>),
+}
+
+/// How others can watch a server.
+struct Watching {
+    /// Where the debug server listens.
+    debug: Option<SocketAddr>,
+    level: log::Level,
 }
 
 /// Runs it to its end.
@@ -67,15 +77,16 @@ pub fn with_file<F: Args + FromArgMatches>(
 }
 
 fn serve(flags: Flags) -> anyhow::Result<()> {
-    log::start(flags.log_level.into(), flags.log_format);
+    let level = flags.start_log();
     descriptors::raise_limit();
+    let watching = Watching { debug: flags.debug_address(), level };
     let settings = Settings { head_patience: flags.head_patience(), ..Settings::default() };
     let (config, ignored) = flags.into_config();
     for flag in ignored {
         tracing::warn!("--{flag} has no effect in this server");
     }
     let runtime = Runtime::new().context("cannot start the runtime")?;
-    let served = runtime.block_on(until_stopped(config, settings));
+    let served = runtime.block_on(until_stopped(config, settings, watching));
     // Calls that do not end are no reason to stay: a killed daemon loses nothing either.
     runtime.shutdown_background();
     served
@@ -83,7 +94,11 @@ fn serve(flags: Flags) -> anyhow::Result<()> {
 
 /// Binds the socket first, so that whoever waits for the server sees it, and serves once what an
 /// earlier server left has been taken over.
-async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()> {
+async fn until_stopped(
+    config: Config,
+    settings: Settings,
+    watching: Watching,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
     let (stopper, stop) = watch::channel(false);
@@ -99,6 +114,7 @@ async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()>
         stopper.closed().await;
     });
     let listener = Listener::bind(&config.listen)?;
+    let debug = watching.debug.map(DebugListener::bind).transpose()?;
     let address = format!("{:?}", config.listen);
     let handle = tokio::runtime::Handle::current();
     let starting = tokio::task::spawn_blocking(move || Gardener::start(config, handle));
@@ -106,6 +122,13 @@ async fn until_stopped(config: Config, settings: Settings) -> anyhow::Result<()>
         started = starting => started.context("the start was broken off")??,
         _ = stopped.wait_for(|stop| *stop) => return Ok(()),
     };
+    if let Some(debug) = debug {
+        let level = watching.level;
+        let verbosity = move |verbosity: Verbosity| level.set(level_filter(verbosity));
+        let listens = debug.address();
+        tracing::info!(address = %listens, "the debug server listens");
+        tokio::spawn(debug.serve(Arc::clone(&gardener), Arc::new(verbosity), stop.clone()));
+    }
     tracing::info!(address, "serving");
     server::serve(listener, gardener.clone(), settings, stop).await;
     tokio::task::spawn_blocking(move || gardener.leave()).await.context("the end was broken off")
@@ -129,8 +152,18 @@ pub fn clean_up_apart(flags: impl IntoIterator<Item = impl AsRef<OsStr>>) -> any
     Ok(())
 }
 
+fn level_filter(verbosity: Verbosity) -> LevelFilter {
+    match verbosity {
+        Verbosity::Debug => LevelFilter::DEBUG,
+        Verbosity::Info => LevelFilter::INFO,
+        Verbosity::Warn => LevelFilter::WARN,
+        Verbosity::Error => LevelFilter::ERROR,
+        Verbosity::Fatal => LevelFilter::OFF,
+    }
+}
+
 fn clean_up(flags: Flags) -> anyhow::Result<()> {
-    log::start(flags.log_level.into(), flags.log_format);
+    flags.start_log();
     descriptors::raise_limit();
     let (config, _) = flags.into_config();
     let runtime = Runtime::new().context("cannot start the runtime")?;

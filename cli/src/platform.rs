@@ -7,7 +7,6 @@ use anyhow::Context;
 use platform::{Config, Listeners};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::log;
 
@@ -16,7 +15,7 @@ pub const READY: &str = "ready";
 
 /// Runs until SIGTERM. The router's socket is the standard input.
 pub fn run(config: &str) -> anyhow::Result<()> {
-    log::start(LevelFilter::INFO, log::Format::Text);
+    log::start_for_people();
     // Before there are other threads, which inherit it: no set-uid program gives rights to this user.
     rustix::thread::set_no_new_privs(true).context("cannot give up new privileges")?;
     let config: Config =

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use bloomery_garden::config::{Config, Listen, NetworkConfig, PluginConfig};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::log::Format;
+use crate::log::{self, Format, TimeFormat};
 use foreign::Ignored;
 
 /// Flags of the original server, by its names, and a few of our own.
@@ -40,10 +40,19 @@ pub struct Flags {
     bind_socket_mode: u32,
     /// Lowest level to log: debug, info, error or fatal.
     #[arg(long, value_name = "LEVEL", default_value = "info", help_heading = "Server")]
-    pub log_level: LogLevel,
-    /// How log lines look.
-    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Server")]
-    pub log_format: Format,
+    log_level: LogLevel,
+    /// How log lines look; lager where a time format is given, else text.
+    #[arg(long, value_name = "FORMAT", help_heading = "Server")]
+    log_format: Option<Format>,
+    /// How lager's lines give the time: unix-epoch or rfc3339.
+    #[arg(long, value_name = "FORMAT", help_heading = "Server")]
+    time_format: Option<TimeFormat>,
+    /// Serve variables, metrics and the level of logging on TCP at this address.
+    #[arg(long, value_name = "IP", help_heading = "Server")]
+    debug_bind_ip: Option<IpAddr>,
+    /// TCP port of that.
+    #[arg(long, value_name = "PORT", default_value_t = 17013, help_heading = "Server")]
+    debug_bind_port: u16,
     /// Time that a request's head may take from its first byte; 0 is for ever.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, help_heading = "Server")]
     read_header_timeout: Duration,
@@ -209,6 +218,18 @@ impl Flags {
         /// As long as nobody waits.
         const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
         if self.read_header_timeout.is_zero() { FOR_EVER } else { self.read_header_timeout }
+    }
+
+    /// Begins to log.
+    pub fn start_log(&self) -> log::Level {
+        let usual = if self.time_format.is_some() { Format::Lager } else { Format::Text };
+        let time = self.time_format.unwrap_or(TimeFormat::Rfc3339);
+        log::start(self.log_level.into(), self.log_format.unwrap_or(usual), "garden", time)
+    }
+
+    /// Where the debug server is to listen, if there is to be one.
+    pub fn debug_address(&self) -> Option<SocketAddr> {
+        self.debug_bind_ip.map(|ip| SocketAddr::new(ip, self.debug_bind_port))
     }
 
     /// The configuration, and the names of flags that have no effect.

@@ -29,7 +29,6 @@ pub use process::{Holder, holder};
 pub use sample::wait_for_answer;
 use supervisor::Succession;
 pub use supervisor::processes;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::say::say;
 use crate::{log, signals};
@@ -175,7 +174,7 @@ fn start_detached(place: &Place, started: Instant) -> anyhow::Result<()> {
 
 /// `bloomery supervise`, which `up` starts.
 pub fn supervise(place: &Place, stand_by: bool) -> anyhow::Result<()> {
-    log::start(LevelFilter::INFO, log::Format::Text);
+    log::start_for_people();
     if stand_by {
         return supervisor::succeed(place);
     }

@@ -4,6 +4,7 @@
 //! another could wait for.
 
 mod archive;
+mod census;
 mod cleanup;
 mod create;
 mod destroy;
@@ -114,14 +115,17 @@ impl Gardener {
             }
             None | Some(Ok(None)) => disk,
         };
-        let subnets = self.network.capacity();
-        let max = self.config.max_containers;
         Ok(Capacity {
             memory_in_bytes: memory.totalram * u64::from(memory.mem_unit),
             disk_in_bytes: disk,
             schedulable_disk_in_bytes: schedulable,
-            max_containers: if max == 0 { subnets } else { max.min(subnets) },
+            max_containers: self.most_containers(),
         })
+    }
+
+    fn most_containers(&self) -> u64 {
+        let (subnets, most) = (self.network.capacity(), self.config.max_containers);
+        if most == 0 { subnets } else { most.min(subnets) }
     }
 
     /// Handles of containers that have all these properties. Half-made ones are seen only by who

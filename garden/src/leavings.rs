@@ -96,6 +96,12 @@ impl Leavings {
         self.shared.changed.notify_all();
     }
 
+    /// How many have something that is still to be taken away.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.shared.state();
+        state.waiting.len() + usize::from(state.busy)
+    }
+
     /// Waits until all is taken away but volumes.
     pub(crate) fn settle(&self) {
         let working = |state: &mut State| state.busy || !state.waiting.is_empty();

@@ -23,6 +23,7 @@ pub mod http;
 pub mod identity;
 mod image;
 mod leavings;
+mod meters;
 mod network;
 mod plugin;
 mod pool;

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fault;
 use crate::identity::{ID_MAP, MAPPED_ROOT};
 use crate::leavings::Leaving;
+use crate::meters::METERS;
 use crate::network::Network;
 use crate::volumes::{Image, Likeness, Volume, Volumes};
 
@@ -295,6 +296,7 @@ impl Shared {
             match self.make() {
                 Ok(unit) => self.store().units.push_back(unit),
                 Err(error) => {
+                    METERS.pool_failures.increment();
                     tracing::warn!(%error, "the pool cannot be refilled");
                     let store = self.store();
                     let _ = self.changed.wait_timeout(store, Duration::from_secs(1));
@@ -343,13 +345,22 @@ impl Pool {
                 };
                 self.shared.changed.notify_all();
                 match taken {
-                    Some(unit) if unit.init.is_alive() => return Ok(unit),
+                    Some(unit) if unit.init.is_alive() => {
+                        METERS.pool_hits.increment();
+                        return Ok(unit);
+                    }
                     Some(dead) => self.shared.maker.discard(dead),
                     None => break,
                 }
             }
         }
+        METERS.pool_misses.increment();
         self.shared.maker.make(privileged)
+    }
+
+    /// How many units are in store, and how many are to be.
+    pub fn stock(&self) -> (usize, usize) {
+        (self.shared.store().units.len(), self.shared.target.load(Ordering::SeqCst))
     }
 
     /// Sets how many units are kept in store.

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::fault;
+use crate::meters::METERS;
 use crate::terminal;
 
 /// A piece of output in one client's queue.
@@ -89,6 +90,11 @@ const LAST_PIECES: usize = 2 * MOST_PIPED / MOST_BYTES;
 
 /// Bytes in the queues of all clients.
 static HELD: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of output that wait for clients.
+pub(crate) fn held_output() -> usize {
+    HELD.load(Ordering::Relaxed)
+}
+
 /// Bytes in a piece at most.
 const MOST_BYTES: usize = 32 * 1024;
 /// Bytes kept for the first client, the newest; as much as the keeper keeps while no daemon listens.
@@ -202,17 +208,22 @@ impl Client {
             return false;
         }
         if self.given_up && self.queue.is_full() {
-            self.dropped += bytes.len();
+            self.lose(bytes.len());
             return true;
         }
         match self.sender.try_send(Piece::new(Arc::clone(bytes), &self.queue)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(piece)) => {
-                self.dropped += piece.len();
+                self.lose(piece.len());
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         }
+    }
+
+    fn lose(&mut self, bytes: usize) {
+        self.dropped += bytes;
+        METERS.dropped_output.add(bytes as u64);
     }
 
     /// Until when the process waits for this client to read; `None` if it need not wait.

@@ -12,6 +12,7 @@
 
 mod calls;
 mod connection;
+mod debug;
 mod files;
 mod hijack;
 mod listener;
@@ -23,12 +24,16 @@ mod tokens;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tracing::Span;
 
+pub use debug::{DebugListener, SetVerbosity, Verbosity};
 pub use listener::Listener;
+pub(crate) use route::names as route_names;
 
 use crate::error::Error;
 use crate::gardener::Gardener;
@@ -90,6 +95,7 @@ struct Shared {
     hijacked: Arc<Semaphore>,
     /// Connections wait to be accepted until others end.
     crowded: watch::Sender<bool>,
+    sessions: AtomicU64,
 }
 
 impl Shared {
@@ -98,8 +104,8 @@ impl Shared {
         &self,
         call: impl FnOnce(&Arc<Gardener>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let gardener = Arc::clone(&self.gardener);
-        let called = tokio::task::spawn_blocking(move || call(&gardener)).await;
+        let (gardener, span) = (Arc::clone(&self.gardener), Span::current());
+        let called = tokio::task::spawn_blocking(move || span.in_scope(|| call(&gardener))).await;
         called.unwrap_or_else(|_| Err(Error::Plain("the server failed in this call".into())))
     }
 
@@ -129,6 +135,11 @@ impl Shared {
                 "{most} connections belong to processes already, and there may be no more of them"
             ))
         })
+    }
+
+    /// A number that tells a request apart in the log.
+    fn session(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn is_stopping(&self) -> bool {
@@ -164,6 +175,7 @@ pub async fn serve(
         stop: stopping,
         hijacked: Arc::new(Semaphore::new(settings.hijacked)),
         crowded: watch::Sender::new(false),
+        sessions: AtomicU64::new(0),
     });
     let mut connections = JoinSet::new();
     accept(&listener, &shared, &mut connections).await;

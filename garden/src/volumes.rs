@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use garden_sys::mounts::{self, Access};
-use rootfs::layers::{self, Layers, bytes_below};
+use rootfs::layers::{self, Held, Layers, bytes_below};
 use rootfs::overlay::{self, Shift};
 use rootfs::reference::{Place, References};
 
@@ -322,6 +322,11 @@ impl Volumes {
         let entries = fs::read_dir(&volumes).map_err(failed("list", &volumes))?;
         let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
         Ok(entries.flatten().filter_map(number).collect())
+    }
+
+    /// What is unpacked; `None` if it cannot be looked at.
+    pub fn layers_held(&self) -> Option<Held> {
+        self.layers.held().ok()
     }
 
     /// What a container's files take, its image so much.

@@ -37,6 +37,15 @@ pub struct Image {
     pub size: u64,
 }
 
+/// What a store has unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Layers, copies of other images for containers' root among them.
+    pub layers: usize,
+    /// Bytes that they take.
+    pub bytes: u64,
+}
+
 /// All layers of a store.
 #[derive(Debug)]
 pub struct Layers {
@@ -107,6 +116,19 @@ impl Layers {
                 Ok(image)
             }
         }
+    }
+
+    /// All layers that are whole.
+    pub fn held(&self) -> Result<Held, Error> {
+        let mut held = Held::default();
+        let entries = fs::read_dir(&self.directory);
+        for entry in entries.map_err(Error::on("list", &self.directory))?.flatten() {
+            if !entry.file_name().as_encoded_bytes().starts_with(b".new-") {
+                held.layers += 1;
+                held.bytes += size_of_layer(&entry.path())?;
+            }
+        }
+        Ok(held)
     }
 
     /// A tar that changes is another layer: its time and size are in the key.

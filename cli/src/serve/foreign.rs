@@ -22,11 +22,10 @@ const FIXED_IDS: &str =
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 45] = [
+const FLAGS: [Foreign; 48] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),
-    Setting("time-format"),
     Setting("properties-path"),
     Setting("console-sockets-path"),
     Setting("port-pool-properties-path"),
@@ -45,8 +44,6 @@ const FLAGS: [Foreign; 45] = [
     Setting("default-container-blockio-weight"),
     Setting("cpu-throttling-check-interval"),
     Setting("tcp-memory-limit"),
-    Setting("debug-bind-ip"),
-    Setting("debug-bind-port"),
     Setting("metrics-emission-interval"),
     Setting("dropsonde-origin"),
     Setting("dropsonde-destination"),

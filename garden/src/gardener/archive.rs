@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::Gardener;
 use crate::error::Error;
@@ -121,7 +122,9 @@ impl Gardener {
         let gardener = Arc::clone(self);
         let name = arguments[0].to_owned();
         let arguments = arguments.map(str::to_owned);
+        let span = Span::current();
         let helping = move || {
+            let _entered = span.enter();
             let [action, user, path] = arguments.each_ref().map(String::as_str);
             let arguments = ["bloomery", "inside", action, user, path];
             let outcome = gardener.run_own(&container, &arguments, input, output);

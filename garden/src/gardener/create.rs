@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fault;
 use crate::image::{self, Made, Wanted};
 use crate::leavings::Leaving;
+use crate::meters::METERS;
 use crate::network::Connection;
 use crate::pool::Unit;
 use crate::root::{attachments, bind_mounts, name_files};
@@ -21,7 +22,11 @@ use crate::volumes::Image;
 
 impl Gardener {
     /// Makes a container and answers its handle. On an error nothing is left of it.
-    pub fn create(&self, mut spec: ContainerSpec) -> Result<String, Error> {
+    pub fn create(&self, spec: ContainerSpec) -> Result<String, Error> {
+        METERS.creates.time(|| self.create_by(spec))
+    }
+
+    fn create_by(&self, mut spec: ContainerSpec) -> Result<String, Error> {
         if spec.handle.is_empty() {
             spec.handle = uuid::Uuid::new_v4().to_string();
         }

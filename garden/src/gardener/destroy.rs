@@ -13,6 +13,7 @@ use crate::depot::Phase;
 use crate::error::Error;
 use crate::fault;
 use crate::leavings::Leaving;
+use crate::meters::METERS;
 
 /// A process that survives SIGKILL for so long is the kernel's.
 pub(super) const UNKILLABLE: Duration = Duration::from_secs(10);
@@ -23,9 +24,11 @@ impl Gardener {
     /// Destroys a container. Everything is tried, and its record goes last: after an error the
     /// container stays listed and may be destroyed again.
     pub fn destroy(&self, handle: &str) -> Result<(), Error> {
-        let container = self.find(handle)?;
-        container.begin_destroy()?;
-        self.undo_or_keep(&container)
+        METERS.destroys.time(|| {
+            let container = self.find(handle)?;
+            container.begin_destroy()?;
+            self.undo_or_keep(&container)
+        })
     }
 
     /// Destroys a container, waiting for whoever is destroying it already.

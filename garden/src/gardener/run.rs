@@ -20,6 +20,7 @@ use crate::depot::{ExitRecord, ProcessRecord};
 use crate::error::Error;
 use crate::fault;
 use crate::identity::MAPPED_ROOT;
+use crate::meters::METERS;
 use crate::process::{Process, Streams, Upkeep};
 use crate::terminal;
 
@@ -50,6 +51,11 @@ impl Upkeep for Keeping {
             return;
         };
         fault::step("end/heard");
+        tracing::debug!(handle = container.handle, process = self.id, ?exit, "ended");
+        METERS.exits.increment();
+        if exit == Exit::Unknown {
+            METERS.unknown_exits.increment();
+        }
         gardener.note_memory_kills(&container);
         // The status must be on disk before a client is told and before the keeper forgets it.
         let noted = container.change(&gardener.depot, |record| {
@@ -95,6 +101,14 @@ struct Ends {
 impl Gardener {
     /// Starts a process. Its output is kept until the first client attaches.
     pub fn run(self: &Arc<Self>, handle: &str, spec: &ProcessSpec) -> Result<Arc<Process>, Error> {
+        METERS.runs.time(|| self.start_process(handle, spec))
+    }
+
+    fn start_process(
+        self: &Arc<Self>,
+        handle: &str,
+        spec: &ProcessSpec,
+    ) -> Result<Arc<Process>, Error> {
         let (container, _call) = self.call(handle)?;
         if spec.image.uri.is_empty() && !spec.bind_mounts.is_empty() {
             return Err(Error::Plain(
@@ -249,6 +263,7 @@ impl Gardener {
         let [output, error] = self.supervisor.drained(ticket).map_err(taken)?;
         for (stream, drained) in [("stdout", &output), ("stderr", &error)] {
             if drained.dropped > 0 {
+                METERS.dropped_output.add(drained.dropped);
                 tracing::warn!(
                     process = id,
                     stream,

@@ -10,6 +10,7 @@ use garden_cgroup::{OomWatch, Slot};
 use super::Gardener;
 use crate::container::{Container, Init};
 use crate::error::Error;
+use crate::meters::METERS;
 use crate::traffic;
 
 /// Containers by cgroup slot, and how many of their processes have been killed for want of memory.
@@ -82,6 +83,7 @@ impl Gardener {
             watched.kills = watched.kills.max(kills);
             (watched.container.upgrade(), new)
         };
+        METERS.memory_kills.add(new);
         let (Some(container), 1..) = (container, new) else { return };
         let noted = container.change(&self.depot, |record| {
             record.events.extend((0..new).map(|_| "Out of memory".to_owned()));

@@ -14,6 +14,13 @@ const MOST_HEADERS: usize = 256;
 #[error("{0}")]
 pub struct BadRequest(pub &'static str);
 
+impl BadRequest {
+    /// The number that its text begins with.
+    pub fn status(&self) -> u16 {
+        self.0.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(400)
+    }
+}
+
 const BAD: BadRequest = BadRequest("400 Bad Request");
 const TOO_LARGE: BadRequest = BadRequest("431 Request Header Fields Too Large");
 
@@ -38,6 +45,8 @@ pub struct RequestHead {
     pub is_form: bool,
     /// `X-Vcap-Request-Id`.
     pub request_id: Option<String>,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: Option<String>,
 }
 
 /// A head, or why there is none.
@@ -90,7 +99,26 @@ impl RequestHead {
             body: Body::Done,
             is_form: false,
             request_id: None,
+            traceparent: None,
         }
+    }
+
+    /// Of which trace the request is, in hexadecimal digits. As lager does, a request's id counts if
+    /// it is 128 bits, hyphens aside; other platforms send a `traceparent`.
+    pub fn trace_id(&self) -> Option<String> {
+        let hex = |text: &str, longest: usize| {
+            let fits = (1..=longest).contains(&text.len());
+            (fits && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                .then(|| text.to_ascii_lowercase())
+        };
+        let id = self.request_id.as_deref().and_then(|id| hex(&id.replace('-', ""), 32));
+        let id =
+            id.map(|id| if id.len() <= 16 { format!("{id:0>16}") } else { format!("{id:0>32}") });
+        id.or_else(|| {
+            let trace = self.traceparent.as_deref()?.split('-').nth(1)?;
+            hex(trace, 32)
+                .filter(|trace| trace.len() == 32 && trace.bytes().any(|digit| digit != b'0'))
+        })
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, BadRequest> {
@@ -149,6 +177,8 @@ impl RequestHead {
                 head.expects_continue = value.eq_ignore_ascii_case("100-continue");
             } else if is("x-vcap-request-id") {
                 head.request_id = Some(value.to_owned()).filter(|id| !id.is_empty());
+            } else if is("traceparent") {
+                head.traceparent = Some(value.to_owned());
             }
         }
         if hosts == 0 && !old {
@@ -298,6 +328,28 @@ mod tests {
         ] {
             assert_eq!(refusal(head), words, "{head:?}");
         }
+    }
+
+    #[test]
+    fn a_trace_is_known_by_the_requests_id_or_by_a_traceparent() {
+        let trace = |headers: &str| {
+            let head = format!("GET /ping HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n");
+            RequestHead::parse(head.as_bytes()).unwrap().trace_id()
+        };
+        let id = "X-Vcap-Request-Id: 7F461654-74D1-1EE5-8367-77D85DF2CDAB";
+        let parent = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let (by_id, by_parent) =
+            ("7f46165474d11ee5836777d85df2cdab", "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(trace(id).unwrap(), by_id);
+        assert_eq!(trace(parent).unwrap(), by_parent);
+        assert_eq!(trace(&format!("{parent}\r\n{id}")).unwrap(), by_id);
+        assert_eq!(trace(&format!("{parent}\r\nX-Vcap-Request-Id: no id")).unwrap(), by_parent);
+        assert_eq!(trace("X-Vcap-Request-Id: abc").unwrap(), "0000000000000abc");
+        for none in ["X-Other: 1", "traceparent: 00-0000", "X-Vcap-Request-Id: x"] {
+            assert_eq!(trace(none), None, "{none}");
+        }
+        let zeros = "0".repeat(32);
+        assert_eq!(trace(&format!("traceparent: 00-{zeros}-b7ad6b7169203331-01")), None);
     }
 
     #[test]

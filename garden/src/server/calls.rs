@@ -80,6 +80,7 @@ fn dispatch(gardener: &Arc<Gardener>, call: Plain, request: &Request) -> Result<
         Plain::List => Reply::json(&ListResponse { handles: gardener.list(&request.filter()) }),
         Plain::Create => {
             let handle = gardener.create(request.json::<ContainerSpec>()?)?;
+            tracing::Span::current().record("handle", handle.as_str());
             Reply::json(&CreateResponse { handle })
         }
         Plain::BulkInfo => Reply::json(&BulkInfo(each(&request.handles(), |handle| {

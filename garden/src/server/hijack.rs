@@ -122,6 +122,9 @@ pub(super) async fn converse(
     if shared.write(&mut wire, &opening).await.is_err() {
         return;
     }
+    if status == 201 {
+        tracing::debug!(process = id, "spawned");
+    }
     let end = {
         let (stdin, pieces) = mpsc::channel(QUEUED);
         let mut feeding = pin!(feed(&mut attachment, pieces));

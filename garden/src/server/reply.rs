@@ -19,6 +19,8 @@ pub(super) struct Reply {
     pub status: u16,
     content: Content,
     body: Vec<u8>,
+    /// Why it is a refusal, for the log.
+    pub error: Option<String>,
 }
 
 #[derive(Debug)]
@@ -29,28 +31,30 @@ enum Content {
 }
 
 impl Reply {
+    fn of(status: u16, content: Content, body: Vec<u8>) -> Self {
+        Self { status, content, body, error: None }
+    }
+
     pub(super) fn json(value: &(impl Serialize + ?Sized)) -> Self {
-        Self { status: 200, content: Content::Json, body: go_json::encode(value) }
+        Self::of(200, Content::Json, go_json::encode(value))
     }
 
     /// What success without a value answers.
     pub(super) fn done() -> Self {
-        Self { status: 200, content: Content::Json, body: b"{}\n".to_vec() }
+        Self::of(200, Content::Json, b"{}\n".to_vec())
     }
 
     pub(super) fn nowhere() -> Self {
-        let body = b"404 page not found\n".to_vec();
-        Self { status: 404, content: Content::Text { allow: None }, body }
+        Self::of(404, Content::Text { allow: None }, b"404 page not found\n".to_vec())
     }
 
     pub(super) fn other_methods(allow: String) -> Self {
-        let body = b"Method Not Allowed\n".to_vec();
-        Self { status: 405, content: Content::Text { allow: Some(allow) }, body }
+        Self::of(405, Content::Text { allow: Some(allow) }, b"Method Not Allowed\n".to_vec())
     }
 
     /// `OPTIONS *` asks for nothing.
     pub(super) fn nothing() -> Self {
-        Self { status: 200, content: Content::Nothing, body: Vec::new() }
+        Self::of(200, Content::Nothing, Vec::new())
     }
 
     /// A body that is beyond all sense; the original has no limit, and so no words for it.
@@ -66,7 +70,8 @@ impl Reply {
             ErrorKind::ContainerNotFound | ErrorKind::ProcessNotFound => 404,
             _ => 500,
         };
-        Self { status, content: Content::Json, body: go_json::encode(&wire) }
+        let error = Some(wire.message.clone());
+        Self { error, ..Self::of(status, Content::Json, go_json::encode(&wire)) }
     }
 
     /// The whole answer to a request. Without chunks (HTTP/1.0), a long body ends with the

@@ -78,6 +78,8 @@ const ROUTES: [(&str, &str, Call); 28] = [
 pub(super) enum Route {
     Call {
         call: Call,
+        /// Its place among [`names`].
+        number: usize,
         /// The path's first variable segment, decoded; empty where there is none.
         handle: String,
         /// Its last one: a property's key, a process's id, a stream's token.
@@ -88,10 +90,48 @@ pub(super) enum Route {
     Nowhere,
 }
 
+impl Route {
+    /// The path, without what differs between containers.
+    pub(super) fn pattern(&self) -> &'static str {
+        match self {
+            Self::Call { number, .. } => ROUTES[*number].1,
+            Self::OtherMethods(_) | Self::Nowhere => "none",
+        }
+    }
+
+    /// What has happened to a container when it has been served, if that is for everybody's log.
+    pub(super) fn event(&self) -> Option<&'static str> {
+        match self {
+            Self::Call { call: Call::Plain(Plain::Create), .. } => Some("created"),
+            Self::Call { call: Call::Plain(Plain::Destroy), .. } => Some("destroyed"),
+            Self::Call { call: Call::Plain(Plain::Stop), .. } => Some("stopped"),
+            _ => None,
+        }
+    }
+
+    /// Its place among [`names`].
+    pub(super) fn number(&self) -> usize {
+        match self {
+            Self::Call { number, .. } => *number,
+            Self::OtherMethods(_) => ROUTES.len(),
+            Self::Nowhere => ROUTES.len() + 1,
+        }
+    }
+}
+
+/// The place among [`names`] of what is no request.
+pub(super) const MALFORMED: usize = ROUTES.len() + 2;
+
+/// Names of all routes, and of what leads to none.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    let routes = ROUTES.iter().map(|(method, pattern, _)| format!("{method} {pattern}"));
+    routes.chain(["other method", "unknown", "malformed"].map(str::to_owned))
+}
+
 /// Looks a path up as it was sent: an escaped slash divides nothing.
 pub(super) fn route(method: &str, path: &str) -> Route {
     let mut others: Vec<&str> = Vec::new();
-    for (takes, pattern, call) in &ROUTES {
+    for (number, (takes, pattern, call)) in ROUTES.iter().enumerate() {
         let Some(mut variables) = matched(pattern, path) else { continue };
         if *takes != method {
             others.push(takes);
@@ -99,7 +139,7 @@ pub(super) fn route(method: &str, path: &str) -> Route {
         }
         let item = variables.pop().unwrap_or_default();
         let handle = variables.into_iter().next().unwrap_or_else(|| item.clone());
-        return Route::Call { call: *call, handle, item };
+        return Route::Call { call: *call, number, handle, item };
     }
     if others.is_empty() { Route::Nowhere } else { Route::OtherMethods(others.join(", ")) }
 }
@@ -127,7 +167,7 @@ mod tests {
 
     fn call(method: &str, path: &str) -> (Call, String, String) {
         match route(method, path) {
-            Route::Call { call, handle, item } => (call, handle, item),
+            Route::Call { call, handle, item, .. } => (call, handle, item),
             other => panic!("{method} {path}: {other:?}"),
         }
     }

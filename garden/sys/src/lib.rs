@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod child;
 pub mod entropy;
 pub mod floor;
+pub mod heap;
 pub mod mounts;
 pub mod namespaces;
 pub mod overlay;

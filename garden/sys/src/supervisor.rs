@@ -71,6 +71,8 @@ struct Inner {
     /// Ledger and rings of the last link, for a supervisor that must be started again.
     last: Mutex<Option<(OwnedFd, OwnedFd)>>,
     sequence: AtomicU64,
+    /// How often a keeper was lost and the next one found.
+    losses: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -111,6 +113,7 @@ impl Supervisor {
             held: Mutex::new(HashMap::new()),
             last: Mutex::new(None),
             sequence: AtomicU64::new(1),
+            losses: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });
         let link = inner.connect()?;
@@ -162,6 +165,12 @@ impl Supervisor {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// How often the keeper was lost and found again since this value was made: it or the anchor
+    /// died, or was replaced by another program.
+    pub fn losses(&self) -> u64 {
+        self.inner.losses.load(Ordering::Relaxed)
     }
 
     /// Pids of keeper and anchor.

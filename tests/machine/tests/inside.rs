@@ -101,6 +101,7 @@ inside! {
     image_plugin: "cli" "image_plugin" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     serve: "cli" "serve" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     doctor: "cli" "doctor" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    debug: "cli" "debug" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     faults: "cli" "faults" ["BLOOMERY_KILLS=6", "BLOOMERY_KILL_SPACING_MS=2000"]
         ["--skip", "a_daemon_killed_at_any_step", "--skip", "a_supervisor_killed_while"]
         [on_6_1 V6_1, on_6_12 V6_12];

@@ -119,6 +119,7 @@ impl Inner {
                     Err(_) => std::thread::sleep(Duration::from_millis(5)),
                 }
             };
+            self.losses.fetch_add(1, Ordering::Relaxed);
             *lock(&self.link) = Some(Arc::clone(&link));
             self.linked.notify_all();
         }
