@@ -6,10 +6,12 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bloomery_garden::Gardener;
 use bloomery_garden::config::Config;
+use bloomery_garden::dropsonde;
 use bloomery_garden::server::{self, DebugListener, Listener, Settings, Verbosity};
 use clap::{Args, FromArgMatches, Subcommand};
 use rustix::process::Signal;
@@ -37,6 +39,8 @@ pub enum Command {
 struct Watching {
     /// Where the debug server listens.
     debug: Option<SocketAddr>,
+    /// Where metrics are sent, by which name and how often.
+    emission: Option<(SocketAddr, String, Duration)>,
     level: log::Level,
 }
 
@@ -79,7 +83,7 @@ pub fn with_file<F: Args + FromArgMatches>(
 fn serve(flags: Flags) -> anyhow::Result<()> {
     let level = flags.start_log();
     descriptors::raise_limit();
-    let watching = Watching { debug: flags.debug_address(), level };
+    let watching = Watching { debug: flags.debug_address(), emission: flags.emission(), level };
     let settings = Settings { head_patience: flags.head_patience(), ..Settings::default() };
     let (config, ignored) = flags.into_config();
     for flag in ignored {
@@ -115,6 +119,10 @@ async fn until_stopped(
     });
     let listener = Listener::bind(&config.listen)?;
     let debug = watching.debug.map(DebugListener::bind).transpose()?;
+    if let Some((destination, origin, _)) = &watching.emission {
+        dropsonde::start(*destination, origin.clone())
+            .with_context(|| format!("cannot send metrics to {destination}"))?;
+    }
     let address = format!("{:?}", config.listen);
     let handle = tokio::runtime::Handle::current();
     let starting = tokio::task::spawn_blocking(move || Gardener::start(config, handle));
@@ -128,6 +136,9 @@ async fn until_stopped(
         let listens = debug.address();
         tracing::info!(address = %listens, "the debug server listens");
         tokio::spawn(debug.serve(Arc::clone(&gardener), Arc::new(verbosity), stop.clone()));
+    }
+    if let Some((.., interval)) = watching.emission {
+        tokio::spawn(report(Arc::clone(&gardener), interval));
     }
     tracing::info!(address, "serving");
     server::serve(listener, gardener.clone(), settings, stop).await;
@@ -150,6 +161,17 @@ pub fn clean_up_apart(flags: impl IntoIterator<Item = impl AsRef<OsStr>>) -> any
         bail!("`bloomery garden cleanup` failed: {status}");
     }
     Ok(())
+}
+
+/// Has a Garden report itself for as long as it lives.
+async fn report(gardener: Arc<Gardener>, interval: Duration) {
+    let gardener = Arc::downgrade(&gardener);
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(gardener) = gardener.upgrade() else { return };
+        // One that could not look looks again next time.
+        let _ = tokio::task::spawn_blocking(move || gardener.report()).await;
+    }
 }
 
 fn level_filter(verbosity: Verbosity) -> LevelFilter {

@@ -47,6 +47,15 @@ pub struct Flags {
     /// How lager's lines give the time: unix-epoch or rfc3339.
     #[arg(long, value_name = "FORMAT", help_heading = "Server")]
     time_format: Option<TimeFormat>,
+    /// Send metrics by dropsonde's UDP to this address; none where it is empty.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3457", value_parser = destination, help_heading = "Server")]
+    dropsonde_destination: Destination,
+    /// Whose metrics they say they are.
+    #[arg(long, value_name = "NAME", default_value = "garden-linux", help_heading = "Server")]
+    dropsonde_origin: String,
+    /// How often those are sent that are not about one call.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration, help_heading = "Server")]
+    metrics_emission_interval: Duration,
     /// Serve variables, metrics and the level of logging on TCP at this address.
     #[arg(long, value_name = "IP", help_heading = "Server")]
     debug_bind_ip: Option<IpAddr>,
@@ -227,6 +236,13 @@ impl Flags {
         log::start(self.log_level.into(), self.log_format.unwrap_or(usual), "garden", time)
     }
 
+    /// Where metrics are sent, by which name and how often, if they are.
+    pub fn emission(&self) -> Option<(SocketAddr, String, Duration)> {
+        let interval = self.metrics_emission_interval;
+        let destination = self.dropsonde_destination.0.filter(|_| !interval.is_zero())?;
+        Some((destination, self.dropsonde_origin.clone(), interval))
+    }
+
     /// Where the debug server is to listen, if there is to be one.
     pub fn debug_address(&self) -> Option<SocketAddr> {
         self.debug_bind_ip.map(|ip| SocketAddr::new(ip, self.debug_bind_port))
@@ -312,6 +328,18 @@ fn plugin(
 ) -> Option<PluginConfig> {
     let program = program?.0?;
     Some(PluginConfig { program, arguments, patience })
+}
+
+/// Somewhere or nowhere.
+#[derive(Clone, Copy, Debug)]
+struct Destination(Option<SocketAddr>);
+
+fn destination(text: &str) -> Result<Destination, String> {
+    if text.is_empty() {
+        return Ok(Destination(None));
+    }
+    let address = text.parse().map_err(|_| "not an address like 127.0.0.1:3457")?;
+    Ok(Destination(Some(address)))
 }
 
 fn octal(text: &str) -> Result<u32, String> {

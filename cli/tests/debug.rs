@@ -4,7 +4,7 @@ mod site;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -289,4 +289,37 @@ async fn lager_lines_have_handle_session_and_trace() {
     assert_eq!(line["log_level"], 1);
     let (seconds, digits) = line["timestamp"].as_str().unwrap().split_once('.').unwrap();
     assert!(seconds.parse::<u64>().unwrap() > 1_700_000_000 && digits.len() == 9, "{line}");
+}
+
+#[tokio::test]
+async fn a_collector_on_the_cell_gets_the_originals_metrics() {
+    let mut site = Site::apart(5, &["--metrics-emission-interval", "100ms"]);
+    // Where the original sends them unless it is told otherwise.
+    let collector = site.inside(|| UdpSocket::bind("127.0.0.1:3457")).unwrap();
+    collector.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    site.start(None);
+    site.wait_up().await;
+    site.client().create(&named("a")).await.unwrap();
+    let mut awaited = BTreeSet::from([
+        ("ContainerCreationDuration", "nanos"),
+        ("DepotDirs", "Metric"),
+        ("MetricsReporting", "nanos"),
+        ("UnkillableContainers", "Metric"),
+    ]);
+    let deadline = Instant::now() + PATIENCE;
+    let has = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    while !awaited.is_empty() {
+        assert!(Instant::now() < deadline, "not sent: {awaited:?}");
+        let mut bytes = [0; 512];
+        // Nothing comes for a moment.
+        let Ok(length) = collector.recv(&mut bytes) else { continue };
+        let envelope = &bytes[..length];
+        assert!(envelope.starts_with(b"\x0a\x0cgarden-linux\x10\x06"), "{envelope:?}");
+        let depot = [&b"\x0a\x09DepotDirs\x11"[..], &1_f64.to_le_bytes()].concat();
+        awaited.retain(|(name, unit)| {
+            let of = has(envelope, name.as_bytes()) && envelope.ends_with(unit.as_bytes());
+            // The first report may have been before the create.
+            !of || (*name == "DepotDirs" && !has(envelope, &depot))
+        });
+    }
 }

@@ -199,6 +199,12 @@ impl Container {
         self.inner().hand = Hand::Nobody;
     }
 
+    /// Whether a destroy has failed: something of it does not end.
+    pub fn is_unkillable(&self) -> bool {
+        let inner = self.inner();
+        inner.hand == Hand::Nobody && inner.record.phase == Phase::Destroying
+    }
+
     /// A process by id.
     pub fn process(&self, id: &str) -> Option<Arc<Process>> {
         self.inner().processes.get(id).cloned()

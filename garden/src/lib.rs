@@ -15,6 +15,7 @@ mod container;
 mod depot;
 pub mod devices;
 pub mod doctor;
+pub mod dropsonde;
 mod error;
 mod exits;
 pub mod fault;

@@ -22,7 +22,7 @@ const FIXED_IDS: &str =
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 48] = [
+const FLAGS: [Foreign; 45] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),
@@ -44,9 +44,6 @@ const FLAGS: [Foreign; 48] = [
     Setting("default-container-blockio-weight"),
     Setting("cpu-throttling-check-interval"),
     Setting("tcp-memory-limit"),
-    Setting("metrics-emission-interval"),
-    Setting("dropsonde-origin"),
-    Setting("dropsonde-destination"),
     Setting("persistent-image"),
     Setting("graph"),
     Setting("graph-cleanup-threshold-in-megabytes"),

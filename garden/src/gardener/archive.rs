@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use garden_sys::supervisor::Exit;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::Gardener;
+use crate::dropsonde;
 use crate::error::Error;
 
 /// Bytes of an archive that are handed out at once, at most.
@@ -127,7 +129,11 @@ impl Gardener {
             let _entered = span.enter();
             let [action, user, path] = arguments.each_ref().map(String::as_str);
             let arguments = ["bloomery", "inside", action, user, path];
+            let begun = Instant::now();
             let outcome = gardener.run_own(&container, &arguments, input, output);
+            if action == "stream-in" {
+                dropsonde::tell_time("StreamInDuration", begun.elapsed());
+            }
             drop((call, container, gardener));
             // Whoever asked may be gone.
             let _ = sender.send(outcome);

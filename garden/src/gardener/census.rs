@@ -3,6 +3,7 @@
 use rootfs::layers::Held;
 
 use super::Gardener;
+use crate::dropsonde;
 
 /// A file system's size and what is free of it, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,16 @@ impl Gardener {
             layers: self.volumes.layers_held(),
             disk,
         }
+    }
+
+    /// Tells a collector of metrics what the original does from time to time.
+    #[expect(clippy::cast_precision_loss, reason = "the protocol has nothing else")]
+    pub fn report(&self) {
+        dropsonde::report(|| {
+            let unkillable = self.containers().values().filter(|one| one.is_unkillable()).count();
+            let records = self.depot_directories().map_or(-1.0, |count| count as f64);
+            [("DepotDirs", records), ("UnkillableContainers", unkillable as f64)]
+        });
     }
 
     /// Tasks of the runtime that have not ended.
