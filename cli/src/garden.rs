@@ -14,6 +14,7 @@ use bloomery_garden::config::Config;
 use bloomery_garden::dropsonde;
 use bloomery_garden::server::{self, DebugListener, Listener, Settings, Verbosity};
 use clap::{Args, FromArgMatches, Subcommand};
+use garden_api::Properties;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::descriptors;
 use crate::log;
+use crate::notify::Notifier;
 use crate::serve::{Flags, ini_flags};
 
 /// What to do with a Garden.
@@ -105,6 +107,8 @@ async fn until_stopped(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot await SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
+    let notifier = Arc::new(Notifier::from_environment().context("cannot use NOTIFY_SOCKET")?);
+    let leaving = Arc::clone(&notifier);
     let (stopper, stop) = watch::channel(false);
     let mut stopped = stop.clone();
     tokio::spawn(async move {
@@ -113,6 +117,7 @@ async fn until_stopped(
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping; containers live on");
+        leaving.tell("STOPPING=1");
         stopper.send_replace(true);
         // Held, since a sender that is dropped stops the server as well.
         stopper.closed().await;
@@ -141,7 +146,16 @@ async fn until_stopped(
         tokio::spawn(report(Arc::clone(&gardener), interval));
     }
     tracing::info!(address, "serving");
-    server::serve(listener, gardener.clone(), settings, stop).await;
+    notifier.tell("READY=1\nSTATUS=serving");
+    let alive = || {
+        let gardener = Arc::clone(&gardener);
+        let looked = tokio::task::spawn_blocking(move || gardener.list(&Properties::new()));
+        async move { looked.await.is_ok() }
+    };
+    tokio::select! {
+        () = server::serve(listener, Arc::clone(&gardener), settings, stop) => {}
+        () = notifier.feed(alive) => {}
+    }
     tokio::task::spawn_blocking(move || gardener.leave()).await.context("the end was broken off")
 }
 

@@ -12,6 +12,7 @@ mod export;
 mod garden;
 mod inside;
 mod log;
+mod notify;
 mod platform;
 mod processes;
 mod say;

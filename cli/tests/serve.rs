@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -736,4 +737,44 @@ fn a_keeper_and_a_store_are_one_depots_for_as_long_as_it_has_containers() {
         assert!(other.command_but("cleanup", flag, site.place(place)).status().unwrap().success());
     }
     assert!(other.clean_up().status.success());
+}
+
+/// Receives what a service manager is told, until it is what is waited for.
+fn hear(manager: &UnixDatagram, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut heard = [0; 256];
+    loop {
+        assert!(Instant::now() < deadline, "not told: {expected}");
+        // A time-out is an error of another kind than one that would not pass.
+        if let Ok(length) = manager.recv(&mut heard)
+            && heard[..length] == *expected.as_bytes()
+        {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_of_the_start_the_life_and_the_end() {
+    let site = Site::new();
+    let by_path = UnixDatagram::bind(site.place("notify")).unwrap();
+    let name = format!("bloomery-notify-{}", site.tag);
+    let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for (manager, address) in [
+        (by_path, site.place("notify").to_str().unwrap().to_owned()),
+        (by_name, format!("@{name}")),
+    ] {
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = site.command("serve", &[]);
+        command.env("NOTIFY_SOCKET", address).env("WATCHDOG_USEC", "100000");
+        let mut server = site.serve_by(&mut command);
+        hear(&manager, "READY=1\nSTATUS=serving");
+        // Twice: it goes on.
+        hear(&manager, "WATCHDOG=1");
+        hear(&manager, "WATCHDOG=1");
+        let (code, _, log) = server.end("-TERM");
+        assert_eq!(code, Some(0), "{log}");
+        hear(&manager, "STOPPING=1");
+    }
+    assert!(site.clean_up().status.success());
 }

@@ -17,7 +17,6 @@ use super::Gardener;
 use crate::command;
 use crate::container::{Body, Container};
 use crate::depot::{ExitRecord, ProcessRecord};
-use crate::dropsonde;
 use crate::error::Error;
 use crate::fault;
 use crate::identity::MAPPED_ROOT;
