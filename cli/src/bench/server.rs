@@ -101,9 +101,13 @@ impl Server {
 
     /// Cgroups, layers and links that it has on the host now.
     pub fn leavings(&self) -> usize {
+        // Containers' have numbers; the keeper's stays.
         let count = |path: &Path| {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.filter(|entry| entry.path().is_dir()).count()
+            let numbered = |entry: &fs::DirEntry| {
+                entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok())
+            };
+            entries.filter(numbered).count()
         };
         let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
         // The built-in networker's names.
