@@ -316,24 +316,35 @@ impl Roots {
     }
 
     pub(crate) fn remove(&self, number: u32, patience: Duration) -> Result<(), Error> {
-        let start = Instant::now();
         let name = number.to_string();
-        let mut pause = Duration::from_micros(200);
-        loop {
-            let busy = match self.all().try_for_each(|root| root.remove_tree(&name)) {
-                Ok(()) => return Ok(()),
-                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
-                    Error::NotEmpty { path: self.unified.path().join(&name), waited: patience }
-                }
-                Err(err) => return Err(err),
-            };
-            let left = patience.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Err(busy);
+        remove_patiently(&self.unified.path().join(&name), patience, || {
+            self.all().try_for_each(|root| root.remove_tree(&name))
+        })
+    }
+}
+
+/// Removes a cgroup, again while it is busy until `patience` is over.
+pub(crate) fn remove_patiently(
+    path: &Path,
+    patience: Duration,
+    remove: impl Fn() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let busy = match remove() {
+            Ok(()) => return Ok(()),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::ResourceBusy => {
+                Error::NotEmpty { path: path.to_owned(), waited: patience }
             }
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(20));
+            Err(err) => return Err(err),
+        };
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(busy);
         }
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 

@@ -10,6 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::OFlags;
 use rustix::time::Timespec;
 
+use crate::directory::{Directory, ignore_gone};
 use crate::error::{Error, is_gone};
 use crate::hierarchy::Controller;
 use crate::metrics::Table;
@@ -23,15 +24,29 @@ const CONTROL: &str = "memory.oom_control";
 pub(crate) fn kills(slot: &Slot) -> Result<u64, Error> {
     match slot.home(Controller::Memory) {
         Some(Home::V2(directory)) => Ok(kills_in(&directory.read(EVENTS)?)),
-        Some(Home::V1(directory)) => {
-            let mut kills = 0;
-            for directory in directory.subtree()? {
-                kills += directory.read_if_present(CONTROL)?.map_or(0, |text| kills_in(&text));
-            }
-            Ok(kills)
-        }
+        Some(Home::V1(directory)) => kills_below(directory),
         None => Ok(0),
     }
+}
+
+/// What [`kills`] counts of a leaf and will not count once that is gone: v2 tells of all below, also of
+/// what has been removed.
+pub(crate) fn kills_of_leaf(slot: &Slot, name: &str) -> Result<u64, Error> {
+    match slot.home(Controller::Memory) {
+        Some(Home::V1(directory)) => match ignore_gone(directory.child(name))? {
+            Some(leaf) => kills_below(&leaf),
+            None => Ok(0),
+        },
+        _ => Ok(0),
+    }
+}
+
+fn kills_below(directory: &Directory) -> Result<u64, Error> {
+    let mut kills = 0;
+    for directory in directory.subtree()? {
+        kills += directory.read_if_present(CONTROL)?.map_or(0, |text| kills_in(&text));
+    }
+    Ok(kills)
 }
 
 /// Both files call it the same.

@@ -14,7 +14,7 @@ use rustix::time::Timespec;
 use crate::devices::DeviceFilter;
 use crate::directory::{Directory, ignore_gone};
 use crate::error::Error;
-use crate::hierarchy::{Controller, Roots, enable};
+use crate::hierarchy::{Controller, Roots, enable, remove_patiently};
 use crate::limits::{Limits, NotEnforced};
 use crate::metrics::Metrics;
 
@@ -134,11 +134,17 @@ impl Slot {
         Ok(())
     }
 
-    /// Removes the leaf of a pea, which must have no processes; nothing there
-    /// is a success.
-    pub fn remove_pea(&self, number: u32) -> Result<(), Error> {
+    /// Removes the leaf of a pea, again until `patience` is over while it has
+    /// processes; nothing there is a success. Answers how many kills
+    /// [`Self::oom_kills`] counts no more.
+    pub fn remove_pea(&self, number: u32, patience: Duration) -> Result<u64, Error> {
         let name = Leaf::Pea(number).to_string();
-        self.v1.iter().chain([&self.unified]).try_for_each(|directory| directory.remove_tree(&name))
+        let forgotten = crate::oom::kills_of_leaf(self, &name)?;
+        remove_patiently(&self.path().join(&name), patience, || {
+            let mut directories = self.v1.iter().chain([&self.unified]);
+            directories.try_for_each(|directory| directory.remove_tree(&name))
+        })?;
+        Ok(forgotten)
     }
 
     /// The numbers of the peas that have leaves.
@@ -254,7 +260,10 @@ impl Slot {
 
     /// The same for one leaf.
     pub fn kill_leaf(&self, leaf: Leaf, patience: Duration) -> Result<(), Error> {
-        kill(&self.unified.child(&leaf.to_string())?, patience)
+        match ignore_gone(self.unified.child(&leaf.to_string()))? {
+            Some(leaf) => kill(&leaf, patience),
+            None => Ok(()),
+        }
     }
 
     /// Waits until no process is left, zombies aside; `false` after `patience`.

@@ -404,8 +404,9 @@ fn a_pea_shares_the_limit_and_has_its_own_numbers() {
     assert!(told(&watch, 1));
 
     slot.kill_leaf(Leaf::Pea(3), PATIENCE).unwrap();
-    slot.remove_pea(3).unwrap();
-    slot.remove_pea(3).unwrap();
+    let forgotten = slot.remove_pea(3, PATIENCE).unwrap();
+    assert_eq!(slot.oom_kills().unwrap() + forgotten, 1, "a kill is counted or told of");
+    assert_eq!(slot.remove_pea(3, PATIENCE).unwrap(), 0);
     assert_eq!(slot.peas().unwrap(), [0; 0]);
     assert!(app.leave().success());
 }
