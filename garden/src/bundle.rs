@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use garden_sys::plan::Plan;
 use garden_sys::program::plan::tag;
+use garden_sys::supervisor::Failure;
 use rustix::mount::MountAttrFlags as Attributes;
 
 use crate::error::Error;
@@ -46,6 +47,8 @@ pub struct Furniture<'a> {
     pub image: Vec<ImageMount<'a>>,
     /// Its `/dev`.
     pub dev: BorrowedFd<'a>,
+    /// Its `/dev/pts`, where a terminal has been opened in it already.
+    pub terminals: Option<BorrowedFd<'a>>,
     /// Read-only views of its cgroups, below `/sys/fs/cgroup`; empty for privileged containers.
     pub cgroups: Vec<Attachment<'a>>,
     /// Several hierarchies, which need a directory of their own to stand in.
@@ -61,10 +64,20 @@ pub struct Furniture<'a> {
 /// What a container's client decides.
 #[derive(Debug)]
 pub struct Wishes<'a> {
-    /// The container's name for itself.
-    pub hostname: String,
+    /// The container's name for itself, which its peas find given.
+    pub hostname: Option<String>,
     /// Bind mounts in the user's order, then `/etc/hosts` and `/etc/resolv.conf`.
     pub binds: Vec<Attachment<'a>>,
+}
+
+/// Why a root cannot be built, for who must do something about it; `parts` is what the records of its
+/// plan are about.
+pub fn explain(attempt: &str, failure: &Failure, parts: &[String]) -> Error {
+    let part = usize::try_from(failure.detail).ok().and_then(|index| parts.get(index));
+    let part = part.map_or("its plan", String::as_str);
+    let reason = std::io::Error::from_raw_os_error(failure.errno);
+    let step = failure.step;
+    Error::Plain(format!("{attempt}: {step:?} of {part}: {reason}"))
 }
 
 /// Files and directories of the kernel that tell about the host. Files are covered by `/dev/null`,
@@ -105,10 +118,9 @@ pub struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    /// What the plan's record of this index is about, for who must say why it failed.
-    pub fn part(&self, index: u32) -> &str {
-        let part = usize::try_from(index).ok().and_then(|index| self.parts.get(index));
-        part.map_or("its plan", String::as_str)
+    /// What each of the plan's records is about.
+    pub fn into_parts(self) -> Vec<String> {
+        self.parts
     }
 
     /// A root, and what stands in every one.
@@ -131,12 +143,15 @@ impl<'a> Bundle<'a> {
         }
         self.mount("/proc", "proc", &[], no_device)?;
         self.attach(furniture.dev, false, "/dev")?;
-        self.mount(
-            "/dev/pts",
-            "devpts",
-            &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-            no_program,
-        )?;
+        match furniture.terminals {
+            Some(terminals) => self.attach(terminals, false, "/dev/pts")?,
+            None => self.mount(
+                "/dev/pts",
+                "devpts",
+                &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+                no_program,
+            )?,
+        }
         self.mount("/dev/shm", "tmpfs", &["mode=1777", "size=65536k"], no_device)?;
         self.mount("/dev/mqueue", "mqueue", &[], no_device)?;
         self.mount("/sys", "sysfs", &[], no_device | read_only)?;
@@ -168,8 +183,9 @@ impl<'a> Bundle<'a> {
         for bind in &wishes.binds {
             self.attach(bind.mount, bind.file, &bind.target)?;
         }
+        let Some(hostname) = &wishes.hostname else { return Ok(()) };
         self.parts.push("the host name".into());
-        self.plan.text(tag::HOSTNAME, &c_text(&wishes.hostname)?);
+        self.plan.text(tag::HOSTNAME, &c_text(hostname)?);
         Ok(())
     }
 

@@ -43,8 +43,11 @@ pub fn plan(spec: &ProcessSpec, around: &Surroundings<'_>) -> Result<Plan, Error
     for variable in last_of_each(around.environment.iter().copied().chain(own)) {
         plan.text(tag::ENVIRONMENT, &c_text("an environment variable", variable)?);
     }
-    if !spec.dir.is_empty() {
-        plan.text(tag::DIRECTORY, &c_text("the working directory", &spec.dir)?);
+    // A pea begins at the top of its image, everybody else at home.
+    let at_the_top = spec.dir.is_empty() && !spec.image.uri.is_empty();
+    let directory = if at_the_top { "/" } else { &spec.dir };
+    if !directory.is_empty() {
+        plan.text(tag::DIRECTORY, &c_text("the working directory", directory)?);
     }
     if !spec.user.is_empty() {
         plan.text(tag::USER, &c_text("the user", &spec.user)?);

@@ -30,12 +30,17 @@ impl Init {
         matches!(ends_within(&*self.pidfd, Duration::ZERO), Ok(false))
     }
 
+    /// One of its namespaces, by the name in `/proc/<pid>/ns`; `None` once it has ended.
+    pub fn namespace(&self, kind: &str) -> Option<OwnedFd> {
+        let file = File::open(format!("/proc/{}/ns/{kind}", self.pid)).ok();
+        // Else the pid may be somebody else's by now.
+        file.filter(|_| self.is_alive()).map(OwnedFd::from)
+    }
+
     /// Its mount namespace. While somebody has it open, the end of process 1 does not wait for all of
     /// its mounts to be taken apart.
     pub fn mount_namespace(&self) -> Option<OwnedFd> {
-        let file = File::open(format!("/proc/{}/ns/mnt", self.pid)).ok();
-        // Else the pid may be somebody else's by now.
-        file.filter(|_| self.is_alive()).map(OwnedFd::from)
+        self.namespace("mnt")
     }
 }
 

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use garden_api::{ContainerSpec, PortMapping};
+use garden_api::{ContainerSpec, PortMapping, ProcessLimits};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +45,31 @@ pub struct ProcessRecord {
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<ExitRecord>,
+    /// What it has as a pea, until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pea: Option<PeaRecord>,
+}
+
+/// What a process with an image of its own has beside its streams. What no record names any more is
+/// taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeaRecord {
+    /// Of its volume and its cgroup.
+    pub number: u32,
+    /// Limits of its own: its cgroup is a slot beside the container's. Without any it is a leaf there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<ProcessLimits>,
+    /// Bytes of its image.
+    pub image_size: u64,
+    /// Unix time of its start, in nanoseconds.
+    pub created: u64,
+}
+
+impl PeaRecord {
+    /// Its slot, if it has one of its own.
+    pub fn slot(&self) -> Option<u32> {
+        self.limits.map(|_| self.number)
+    }
 }
 
 /// How a process ended.
@@ -101,13 +126,36 @@ pub struct Record {
     pub processes: BTreeMap<String, ProcessRecord>,
 }
 
+impl Record {
+    /// All that run or are about to in an image of their own.
+    pub fn peas(&self) -> impl Iterator<Item = &PeaRecord> {
+        self.processes.values().filter_map(|process| process.pea.as_ref())
+    }
+
+    /// Tickets of all its children.
+    pub fn tickets(&self) -> impl Iterator<Item = u64> {
+        self.processes.values().map(|process| process.ticket).chain([self.init])
+    }
+
+    /// Its cgroup slots.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        self.peas().filter_map(PeaRecord::slot).chain([self.slot])
+    }
+
+    /// Its volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = u32> {
+        self.peas().map(|pea| pea.number).chain([self.volume])
+    }
+}
+
 /// Version of [`Record`] that this build writes; it reads all before too.
 ///
 /// | version | what is different |
 /// |---|---|
 /// | 1 | `stopped` beside `phase` |
 /// | 2 | `stopped` is a phase |
-pub const VERSION: u32 = 2;
+/// | 3 | a process may be a `pea` |
+pub const VERSION: u32 = 3;
 
 const RECORD: &str = "container.json";
 
@@ -237,10 +285,12 @@ fn decode(bytes: &[u8]) -> io::Result<Record> {
     }
     let mut record: Value = serde_json::from_slice(bytes)?;
     match record["version"].as_u64() {
-        Some(1) => {
-            let stopped = record.as_object_mut().and_then(|fields| fields.remove("stopped"));
-            if stopped == Some(Value::Bool(true)) && record["phase"] == "created" {
-                record["phase"] = "stopped".into();
+        Some(older @ 1..=2) => {
+            if older == 1 {
+                let stopped = record.as_object_mut().and_then(|fields| fields.remove("stopped"));
+                if stopped == Some(Value::Bool(true)) && record["phase"] == "created" {
+                    record["phase"] = "stopped".into();
+                }
             }
             record["version"] = VERSION.into();
         }
@@ -276,6 +326,11 @@ mod tests {
 
     use super::*;
 
+    fn pea(number: u32, limits: Option<ProcessLimits>) -> ProcessRecord {
+        let pea = Some(PeaRecord { number, limits, image_size: 6, created: 2 });
+        ProcessRecord { ticket: number.into(), terminal: true, exit: None, pea }
+    }
+
     fn record(handle: &str) -> Record {
         Record {
             version: VERSION,
@@ -292,10 +347,19 @@ mod tests {
             ports: Vec::new(),
             properties: BTreeMap::from([("k".into(), "v".into())]),
             events: Vec::new(),
-            processes: BTreeMap::from([(
-                "p".into(),
-                ProcessRecord { ticket: 9, terminal: false, exit: Some(ExitRecord::Status(3)) },
-            )]),
+            processes: BTreeMap::from([
+                (
+                    "p".into(),
+                    ProcessRecord {
+                        ticket: 9,
+                        terminal: false,
+                        exit: Some(ExitRecord::Status(3)),
+                        pea: None,
+                    },
+                ),
+                ("child".into(), pea(8, None)),
+                ("sibling".into(), pea(9, Some(ProcessLimits::default()))),
+            ]),
         }
     }
 
@@ -309,6 +373,8 @@ mod tests {
         let (handle, read) = &found[0];
         let read = read.as_ref().unwrap();
         assert_eq!((handle.as_str(), read.init, &read.processes), ("a", 7, &record("a").processes));
+        assert_eq!(read.slots().collect::<Vec<_>>(), [9, 3]);
+        assert_eq!(read.volumes().collect::<Vec<_>>(), [8, 9, 4]);
         depot.remove("a").unwrap();
         depot.remove("a").unwrap();
         assert!(depot.read_all().unwrap().is_empty());
@@ -376,10 +442,17 @@ mod tests {
         let again = depot.read_all().unwrap().remove(0).1.unwrap();
         assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&old).unwrap());
 
-        let newer = FIRST.replace("\"version\":1", "\"version\":3");
+        let second = FIRST.replace("\"version\":1", "\"version\":2");
+        let second = second.replace("\"created\",\"stopped\":true", "\"stopped\"");
+        assert_eq!(
+            serde_json::to_value(read(&second).unwrap()).unwrap(),
+            serde_json::to_value(&old).unwrap()
+        );
+
+        let newer = FIRST.replace("\"version\":1", "\"version\":4");
         let error = read(&newer).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(error.to_string().contains("old/container.json: it has version 3"), "{error}");
+        assert!(error.to_string().contains("old/container.json: it has version 4"), "{error}");
     }
 
     #[test]

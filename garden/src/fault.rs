@@ -14,9 +14,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-/// Every step's name, in the order in which a container's life passes them. What comes after
-/// `destroy/forgotten` is done when the destroy has been answered.
-pub const STEPS: [&str; 30] = [
+/// Every step's name, in the order in which a container's life passes them. Only peas pass those from
+/// `run/cgroup-made` to `run/root-sent` and after `end/released`. What comes after `destroy/forgotten` is
+/// done when the destroy has been answered.
+pub const STEPS: [&str; 35] = [
     "create/entered",
     "create/directory-made",
     "create/record-written",
@@ -30,6 +31,9 @@ pub const STEPS: [&str; 30] = [
     "create/saved",
     "run/entered",
     "run/recorded",
+    "run/cgroup-made",
+    "run/volume-made",
+    "run/root-sent",
     "run/asked",
     "run/launched",
     "run/followed",
@@ -37,6 +41,8 @@ pub const STEPS: [&str; 30] = [
     "end/recorded",
     "end/told",
     "end/released",
+    "end/cgroup-removed",
+    "end/volume-removed",
     "save/written",
     "destroy/entered",
     "destroy/recorded",

@@ -8,6 +8,7 @@ mod census;
 mod cleanup;
 mod create;
 mod destroy;
+mod pea;
 mod restore;
 mod run;
 mod usage;

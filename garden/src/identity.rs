@@ -6,6 +6,11 @@
 /// What uid and gid 0 of an unprivileged container are on the host.
 pub const MAPPED_ROOT: u32 = u32::MAX - 1;
 
+/// What root of a container is on the host.
+pub fn root(privileged: bool) -> u32 {
+    if privileged { 0 } else { MAPPED_ROOT }
+}
+
 /// The map in the form of `/proc/<pid>/uid_map` (user_namespaces(7)).
 pub const ID_MAP: &str = "0 4294967294 1\n1 1 4294967293\n";
 

@@ -21,12 +21,12 @@ pub(crate) struct Leaving {
     /// Its mount namespace and mounts that are in none; the last descriptor takes them along, and the
     /// kernel a grace period.
     pub(crate) mounts: Vec<OwnedFd>,
-    /// Its cgroup.
-    pub(crate) slot: Option<u32>,
+    /// Its cgroup and those of its peas.
+    pub(crate) slots: Vec<u32>,
     /// Tickets of its ended processes.
     pub(crate) children: Vec<u64>,
-    /// Its volume.
-    pub(crate) volume: Option<u32>,
+    /// Its volume and those of its peas.
+    pub(crate) volumes: Vec<u32>,
 }
 
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use garden_sys::supervisor::{ParkedInit, Supervisor};
 
 use crate::error::Error;
 use crate::fault;
-use crate::identity::{ID_MAP, MAPPED_ROOT};
+use crate::identity::{self, ID_MAP};
 use crate::leavings::Leaving;
 use crate::meters::METERS;
 use crate::network::Network;
@@ -66,7 +66,8 @@ impl Maker {
         self.tickets.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn number(&self) -> u32 {
+    /// A number that no slot and no volume has had.
+    pub(crate) fn number(&self) -> u32 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -137,7 +138,7 @@ impl Maker {
 
     /// Makes a volume for a unit.
     pub(crate) fn make_volume(&self, privileged: bool) -> Result<Volume, Error> {
-        self.volumes.make(self.number(), if privileged { 0 } else { MAPPED_ROOT })
+        self.volumes.make(self.number(), identity::root(privileged))
     }
 
     /// Undoes a unit that was not used, or was used in vain.
@@ -153,18 +154,16 @@ impl Maker {
     /// Takes away what an ended container has left.
     pub(crate) fn take_away(&self, leaving: Leaving) {
         drop(leaving.mounts);
-        if let Some(number) = leaving.slot
-            && let Err(error) = self.hierarchy.remove(number, Duration::from_secs(1))
-        {
-            tracing::warn!(slot = number, %error, "a cgroup is left for later");
-            self.leave_slot(number);
+        for number in leaving.slots {
+            if let Err(error) = self.hierarchy.remove(number, Duration::from_secs(1)) {
+                tracing::warn!(slot = number, %error, "a cgroup is left for later");
+                self.leave_slot(number);
+            }
         }
         fault::step("destroy/cgroup-removed");
         leaving.children.into_iter().for_each(|ticket| self.release(ticket));
         fault::step("destroy/released");
-        if let Some(number) = leaving.volume {
-            self.volumes.destroy(number);
-        }
+        leaving.volumes.into_iter().for_each(|number| self.volumes.destroy(number));
         fault::step("destroy/volume-removed");
     }
 

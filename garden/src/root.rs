@@ -1,4 +1,5 @@
-//! A container's root: what it is made of is opened here, and process 1 builds it.
+//! A container's root: what it is made of is opened here, and process 1 builds it. So does a pea with
+//! its own.
 //!
 //! Nearly all of a root depends on its image alone. So a parked container has one ahead, of the image
 //! that was asked for last, and only a container's own wishes are left for its create.
@@ -11,10 +12,10 @@ use garden_api::{BindMount, BindMountMode};
 use garden_cgroup::Slot;
 use garden_sys::mounts::{self, Access};
 
-use crate::bundle::{Attachment, Bundle, Furniture, Wishes};
+use crate::bundle::{self, Attachment, Bundle, Furniture, Wishes};
 use crate::devices;
 use crate::error::Error;
-use crate::identity::MAPPED_ROOT;
+use crate::identity;
 use crate::image::parts::ImagePart;
 use crate::pool::{Maker, Unit};
 use crate::volumes::{Image, Likeness, NAMES, Overlay, Volume};
@@ -26,9 +27,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A detached mount, where it goes, and whether it is a file.
 pub type Mounted = (OwnedFd, String, bool);
 
+/// Whose a root will be.
+#[derive(Debug)]
+pub(crate) struct Owner<'a> {
+    /// The container's user namespace; none for a privileged one.
+    pub(crate) users: Option<OwnedFd>,
+    /// Where what is written goes.
+    pub(crate) volume: &'a Volume,
+    /// The cgroup that is shown inside.
+    pub(crate) slot: &'a Slot,
+}
+
+impl Owner<'_> {
+    fn is_privileged(&self) -> bool {
+        self.users.is_none()
+    }
+}
+
 /// All descriptors of a root's furniture.
-struct Opened {
-    overlay: Overlay,
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) overlay: Overlay,
     image: Vec<ImagePart>,
     dev: OwnedFd,
     cgroups: Vec<Mounted>,
@@ -40,10 +59,11 @@ impl Maker {
     pub(crate) fn build_ahead(&self, unit: &mut Unit) -> Result<(), Error> {
         let Some(image) = self.volumes.likely() else { return Ok(()) };
         let likeness = Likeness::of(&image);
-        let (opened, copied) = self.open(unit, &image)?;
+        let owner = owner_of(unit)?;
+        let (opened, copied) = self.open(&owner, &image)?;
         let mut bundle = Bundle::default();
-        bundle.furnish(&self.furniture(unit, &opened))?;
-        build(unit, &bundle)?;
+        bundle.furnish(&self.furniture(&owner, &opened))?;
+        build(unit, bundle)?;
         // A copy is right for a container that is made now, not for a later one.
         unit.root = (!copied).then_some(likeness);
         if copied {
@@ -63,12 +83,13 @@ impl Maker {
         let mut bundle = Bundle::default();
         if unit.root.is_some() {
             bundle.fulfil(wishes)?;
-            return build(unit, &bundle).map(|()| Vec::new());
+            return build(unit, bundle).map(|()| Vec::new());
         }
-        let (opened, _) = self.open(unit, image)?;
-        bundle.furnish(&self.furniture(unit, &opened))?;
+        let owner = owner_of(unit)?;
+        let (opened, _) = self.open(&owner, image)?;
+        bundle.furnish(&self.furniture(&owner, &opened))?;
         bundle.fulfil(wishes)?;
-        build(unit, &bundle)?;
+        build(unit, bundle)?;
         Ok(opened.overlay.spent)
     }
 
@@ -92,40 +113,43 @@ impl Maker {
         Ok(())
     }
 
-    fn open(&self, unit: &Unit, image: &Image) -> Result<(Opened, bool), Error> {
-        let users = if unit.privileged {
-            None
-        } else {
-            let users = unit.init.namespace("user");
-            Some(users.map_err(|error| {
-                Error::because("cannot reach the container's user namespace", &error)
-            })?)
-        };
-        let (overlay, copied) =
-            self.volumes.mount(&unit.volume, image, users.as_ref().map(AsFd::as_fd))?;
+    /// Opens what a root of this image is made of; whether copies of the image were needed.
+    pub(crate) fn open(&self, owner: &Owner<'_>, image: &Image) -> Result<(Opened, bool), Error> {
+        let privileged = owner.is_privileged();
+        let users = owner.users.as_ref().map(AsFd::as_fd);
+        let (overlay, copied) = self.volumes.mount(owner.volume, image, users)?;
         let image = image.mounts().iter().map(ImagePart::open).collect::<Result<_, _>>()?;
-        let owner = if unit.privileged { 0 } else { MAPPED_ROOT };
-        let dev = devices::file_system(owner, unit.privileged)
+        let dev = devices::file_system(identity::root(privileged), privileged)
             .map_err(|error| Error::because("cannot make a /dev", &error))?;
-        let cgroups = if unit.privileged { Vec::new() } else { cgroup_views(&unit.slot)? };
+        let cgroups = if privileged { Vec::new() } else { cgroup_views(owner.slot)? };
         Ok((Opened { overlay, image, dev, cgroups }, copied))
     }
 
-    fn furniture<'a>(&self, unit: &Unit, opened: &'a Opened) -> Furniture<'a> {
+    /// What of a root depends on its image and its owner alone.
+    pub(crate) fn furniture<'a>(&self, owner: &Owner<'_>, opened: &'a Opened) -> Furniture<'a> {
+        let privileged = owner.is_privileged();
         Furniture {
             root: opened.overlay.mount.as_fd(),
             image: opened.image.iter().map(ImagePart::borrow).collect(),
             dev: opened.dev.as_fd(),
+            terminals: None,
             cgroups: attachments(&opened.cgroups),
             many_hierarchies: self.hierarchy.is_hybrid(),
-            masked: !unit.privileged,
-            open_ping: self.no_new_privileges && !unit.privileged,
+            masked: !privileged,
+            open_ping: self.no_new_privileges && !privileged,
             files: NAMES.map(|name| format!("/etc/{name}")).into(),
         }
     }
 }
 
-fn build(unit: &Unit, bundle: &Bundle<'_>) -> Result<(), Error> {
+fn owner_of(unit: &Unit) -> Result<Owner<'_>, Error> {
+    let users = (!unit.privileged).then(|| unit.init.namespace("user")).transpose();
+    let users = users
+        .map_err(|error| Error::because("cannot reach the container's user namespace", &error))?;
+    Ok(Owner { users, volume: &unit.volume, slot: &unit.slot })
+}
+
+fn build(unit: &Unit, bundle: Bundle<'_>) -> Result<(), Error> {
     let plan = bundle
         .plan
         .seal()
@@ -135,9 +159,7 @@ fn build(unit: &Unit, bundle: &Bundle<'_>) -> Result<(), Error> {
         .setup(plan.as_fd(), &bundle.descriptors, PATIENCE)
         .map_err(|error| Error::because("cannot build the container's root", &error))?;
     built.map_err(|failure| {
-        let reason = std::io::Error::from_raw_os_error(failure.errno);
-        let (step, part) = (failure.step, bundle.part(failure.detail));
-        Error::Plain(format!("cannot build the container's root: {step:?} of {part}: {reason}"))
+        bundle::explain("cannot build the container's root", &failure, &bundle.into_parts())
     })
 }
 

@@ -1,14 +1,18 @@
-//! Terminals: a pseudoterminal of the container's own devpts, opened from outside.
+//! Terminals: a pseudoterminal of the container's or the pea's own devpts, opened from outside.
 //!
 //! The container's root owns everything on the way to its `/dev/pts/ptmx`, so the path is resolved
 //! inside the container's root without symbolic links, and what is found is checked to be devpts's
-//! multiplexer before it is used.
+//! multiplexer before it is used. A pea's devpts is made here, before anybody else has seen it.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use garden_api::WindowSize;
-use rustix::fs::{Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, major, minor, openat2};
+use garden_sys::terminals;
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchown, fstat, fstatfs, major, minor,
+    openat, openat2,
+};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
@@ -26,14 +30,31 @@ pub struct Terminal {
     pub slave: OwnedFd,
 }
 
-/// Opens a terminal in the container whose process 1 is `init` (a pid of the daemon's namespace) and
-/// whose root is `owner` on the host.
-pub fn open(init: i32, owner: u32, size: WindowSize) -> std::io::Result<Terminal> {
+const MASTER: OFlags =
+    OFlags::RDWR.union(OFlags::NOCTTY).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+/// A detached devpts whose files belong to `owner`, a host's id.
+pub fn file_system(owner: u32) -> std::io::Result<OwnedFd> {
+    let terminals = terminals::file_system()?;
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    chownat(&terminals, "", user, group, AtFlags::EMPTY_PATH)?;
+    chownat(&terminals, "ptmx", user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(terminals)
+}
+
+/// The master of a new terminal in [`file_system`].
+pub fn master_in(terminals: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    Ok(openat(terminals, "ptmx", MASTER, Mode::empty())?)
+}
+
+/// The master of a new terminal in the container whose process 1 is `init` (a pid of the daemon's
+/// namespace).
+pub fn master_of(init: i32) -> std::io::Result<OwnedFd> {
     let root = File::open(format!("/proc/{init}/root"))?;
     let master = openat2(
         &root,
         "dev/pts/ptmx",
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        MASTER,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     )?;
@@ -45,6 +66,11 @@ pub fn open(init: i32, owner: u32, size: WindowSize) -> std::io::Result<Terminal
             "the container's /dev/pts/ptmx is no terminal multiplexer",
         ));
     }
+    Ok(master)
+}
+
+/// The terminal of a master, whose process's root is `owner` on the host.
+pub fn open(master: OwnedFd, owner: u32, size: WindowSize) -> std::io::Result<Terminal> {
     unlockpt(&master)?;
     let slave =
         ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;

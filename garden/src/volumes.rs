@@ -226,12 +226,17 @@ impl Volumes {
     }
 
     /// The image that a reference (`image.uri` or `rootfs`) names; unpacks it the first time.
-    pub fn image(&self, reference: &str) -> Result<Image, Error> {
+    pub fn find(&self, reference: &str) -> Result<Image, Error> {
         let place = self.references.resolve(reference);
-        let image = place
+        place
             .and_then(|place| self.layers.image(&place))
             .map(Image::from)
-            .map_err(|error| image_error(&error))?;
+            .map_err(|error| image_error(&error))
+    }
+
+    /// The same for a container: the next one is likely to have it, too.
+    pub fn image(&self, reference: &str) -> Result<Image, Error> {
+        let image = self.find(reference)?;
         let mut latest = self.latest();
         if latest.as_ref().is_none_or(|latest| latest.image != image) {
             *latest = Some(Latest { image: image.clone(), as_it_is: !self.shift_by_copy });
@@ -269,6 +274,11 @@ impl Volumes {
             failed("make the volume", &directory)(error)
         })?;
         Ok(Volume { number, path: directory })
+    }
+
+    /// A volume that has been made.
+    pub fn at(&self, number: u32) -> Volume {
+        Volume { number, path: self.directory(number) }
     }
 
     /// Joins a volume's writable layer with an image that is none itself, once in the volume's life;
@@ -374,5 +384,30 @@ fn image_error(error: &rootfs::Error) -> Error {
     match std::error::Error::source(error) {
         Some(cause) => Error::because(error, cause),
         None => Error::Plain(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_container_is_likely_to_have_the_image_of_the_last_one() {
+        let place = tempfile::tempdir().unwrap();
+        let image = |name: &str| {
+            let path = place.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path.display().to_string()
+        };
+        let (first, second, of_a_pea) = (image("first"), image("second"), image("pea"));
+        let volumes =
+            Volumes::open(&place.path().join("store"), References::default(), false).unwrap();
+        let likely = || volumes.likely().map(|image| image.layers[0].display().to_string());
+        assert_eq!(likely(), None);
+        volumes.image(&first).unwrap();
+        volumes.find(&of_a_pea).unwrap();
+        assert_eq!(likely().as_ref(), Some(&first));
+        volumes.image(&second).unwrap();
+        assert_eq!(likely(), Some(second));
     }
 }

@@ -87,7 +87,7 @@ async fn hear_all(output: &mut (impl AsyncReadExt + Unpin)) -> String {
 fn make_record_older(plot: &Plot, handle: &str) {
     let path = plot.config.depot.join(handle).join("container.json");
     let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(record["version"], 2);
+    assert_eq!(record["version"], 3);
     let stopped = record["phase"] == "stopped";
     record["version"] = 1.into();
     record["phase"] = "created".into();
@@ -205,7 +205,7 @@ fn a_record_of_a_build_to_come_stops_the_start_and_changes_nothing() {
     plot.leave();
     let path = plot.config.depot.join("kept/container.json");
     let record = fs::read_to_string(&path).unwrap();
-    fs::write(&path, record.replace("\"version\":2", "\"version\":3")).unwrap();
+    fs::write(&path, record.replace("\"version\":3", "\"version\":4")).unwrap();
     let (config, runtime) = (plot.config.clone(), plot.runtime.handle().clone());
     let refused = plot.host.inside(|| bloomery_garden::Gardener::start(config, runtime));
     let refused = refused.unwrap_err().to_string();

@@ -197,7 +197,7 @@ impl Gardener {
         fault::step("create/names-written");
         let (binds, names) = (bind_mounts(&spec.bind_mounts)?, name_files(&unit.volume)?);
         let wishes = Wishes {
-            hostname: bundle::hostname(&spec.handle).to_owned(),
+            hostname: Some(bundle::hostname(&spec.handle).to_owned()),
             binds: [attachments(&binds), attachments(&names)].concat(),
         };
         let spent = self.maker.build(unit, image, &wishes)?;
@@ -237,7 +237,7 @@ fn named(spec: &ContainerSpec) -> &str {
     if spec.image.uri.is_empty() { &spec.rootfs } else { &spec.image.uri }
 }
 
-fn nanoseconds_since_epoch() -> u64 {
+pub(super) fn nanoseconds_since_epoch() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

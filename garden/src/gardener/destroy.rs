@@ -8,8 +8,8 @@ use garden_sys::pidfd::ends_within;
 use rustix::process::{Pid, Signal as Number, kill_process};
 
 use super::Gardener;
-use crate::container::Container;
-use crate::depot::Phase;
+use crate::container::{Body, Container};
+use crate::depot::{PeaRecord, Phase};
 use crate::error::Error;
 use crate::fault;
 use crate::leavings::Leaving;
@@ -100,13 +100,22 @@ impl Gardener {
 
     /// Kills all processes, and says what is left then.
     fn end_processes(&self, container: &Container, leaving: &mut Leaving) -> Result<(), Error> {
-        let (slot, volume) = container.look(|record| (record.slot, record.volume));
-        let volume = container.body().map_or(volume, |body| body.volume);
-        leaving.volume = (volume != 0).then_some(volume);
-        if let Some(body) = container.body() {
+        // Of a create that has failed the record knows neither slot nor volume.
+        let (mut slots, mut volumes) = container.look(|record| {
+            (record.slots().collect::<BTreeSet<_>>(), record.volumes().collect::<BTreeSet<_>>())
+        });
+        let body = container.body();
+        volumes.extend(body.iter().map(|body| body.volume));
+        leaving.volumes = volumes.into_iter().filter(|volume| *volume != 0).collect();
+        slots.remove(&0);
+        if let Some(body) = body {
+            slots.remove(&body.slot.number());
             // What deletes an image may need to have its mounts gone.
             if !container.look(|record| record.made_image) {
                 leaving.mounts.extend(body.init.mount_namespace());
+            }
+            for slot in &slots {
+                self.kill_slot(*slot)?;
             }
             body.slot
                 .kill(UNKILLABLE)
@@ -125,9 +134,9 @@ impl Gardener {
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
-            leaving.slot = Some(body.slot.number());
-        } else if slot != 0 {
-            self.remove_slot(slot)?;
+            leaving.slots = slots.into_iter().chain([body.slot.number()]).collect();
+        } else {
+            slots.into_iter().try_for_each(|slot| self.remove_slot(slot))?;
         }
         leaving.children = self.children_of(container)?;
         Ok(())
@@ -136,14 +145,9 @@ impl Gardener {
     /// Tickets of all its children that the keeper knows, those included that were being started
     /// until now.
     fn children_of(&self, container: &Container) -> Result<Vec<u64>, Error> {
-        let mut tickets: BTreeSet<u64> = container
-            .look(|record| record.processes.values().map(|process| process.ticket).collect());
+        let mut tickets: BTreeSet<u64> = container.look(|record| record.tickets().collect());
         tickets.extend(container.processes().iter().map(|process| process.ticket()));
-        tickets.insert(
-            container
-                .body()
-                .map_or_else(|| container.look(|record| record.init), |body| body.init.ticket),
-        );
+        tickets.extend(container.body().map(|body| body.init.ticket));
         let mut children = Vec::with_capacity(tickets.len());
         for ticket in tickets {
             self.exits.forget(ticket);
@@ -155,16 +159,22 @@ impl Gardener {
         Ok(children)
     }
 
-    /// Kills what is in a slot and removes it.
-    pub(super) fn remove_slot(&self, number: u32) -> Result<(), Error> {
-        let hierarchy = &self.maker.hierarchy;
-        let killed = match hierarchy.open(number) {
+    /// Kills what is in a slot, if it is there.
+    fn kill_slot(&self, number: u32) -> Result<(), Error> {
+        let killed = match self.maker.hierarchy.open(number) {
             Ok(slot) => slot.kill(UNKILLABLE),
             Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(error),
         };
-        killed
-            .and_then(|()| hierarchy.remove(number, Duration::from_secs(1)))
+        let attempt = || format!("cannot kill what is in the cgroup {number}");
+        killed.map_err(|error| Error::because(attempt(), &error))
+    }
+
+    /// Kills what is in a slot and removes it.
+    pub(super) fn remove_slot(&self, number: u32) -> Result<(), Error> {
+        self.kill_slot(number)?;
+        let removed = self.maker.hierarchy.remove(number, Duration::from_secs(1));
+        removed
             .map_err(|error| Error::because(format!("cannot remove the cgroup {number}"), &error))
     }
 
@@ -176,14 +186,12 @@ impl Gardener {
                 if kill { &[Number::KILL] } else { &[Number::TERM, Number::KILL] };
             'signals: for signal in signals {
                 for _ in 0..ROUNDS {
-                    let pids = body.slot.workload().map_err(|error| {
-                        Error::because("cannot list the container's processes", &error)
-                    })?;
+                    let pids = self.workload(&container, &body)?;
                     if pids.is_empty() {
                         break 'signals;
                     }
                     signal_all(&pids, *signal);
-                    if all_gone(&body.slot, Duration::from_secs(1))? {
+                    if self.ends(&container, &body, Duration::from_secs(1))? {
                         break 'signals;
                     }
                 }
@@ -196,28 +204,44 @@ impl Gardener {
             record.properties.insert("rundmc.state".into(), "stopped".into());
         })
     }
+
+    /// All processes but process 1, those of peas included.
+    fn workload(&self, container: &Container, body: &Body) -> Result<Vec<Pid>, Error> {
+        let own: Vec<u32> =
+            container.look(|record| record.peas().filter_map(PeaRecord::slot).collect());
+        let listed = (|| {
+            let mut pids = body.slot.workload()?;
+            for number in own {
+                match self.maker.hierarchy.open(number).and_then(|slot| slot.workload()) {
+                    Err(error) if error.is_gone() => {}
+                    found => pids.extend(found?),
+                }
+            }
+            Ok(pids)
+        })();
+        listed.map_err(|error: garden_cgroup::Error| {
+            Error::because("cannot list the container's processes", &error)
+        })
+    }
+
+    /// Waits until nothing but process 1 is left, or a round is over.
+    fn ends(&self, container: &Container, body: &Body, round: Duration) -> Result<bool, Error> {
+        let deadline = Instant::now() + round;
+        loop {
+            if self.workload(container, body)?.is_empty() {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 fn signal_all(pids: &[Pid], signal: Number) {
     for pid in pids {
         // It may have ended since it was listed.
         let _ = kill_process(*pid, signal);
-    }
-}
-
-/// Waits until nothing but process 1 is left, or a round is over.
-fn all_gone(slot: &garden_cgroup::Slot, round: Duration) -> Result<bool, Error> {
-    let deadline = Instant::now() + round;
-    loop {
-        let left = slot
-            .workload()
-            .map_err(|error| Error::because("cannot list the container's processes", &error))?;
-        if left.is_empty() {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -278,12 +278,7 @@ impl Gardener {
     fn remove_strays(&self) -> Result<(), Error> {
         let records: Vec<_> =
             self.containers().values().map(|container| container.record()).collect();
-        let tickets: HashSet<u64> = records
-            .iter()
-            .flat_map(|record| {
-                record.processes.values().map(|process| process.ticket).chain([record.init])
-            })
-            .collect();
+        let tickets: HashSet<u64> = records.iter().flat_map(Record::tickets).collect();
         let unreachable = |error: garden_sys::supervisor::Error| {
             Error::because("cannot remove a stray process", &error)
         };
@@ -299,7 +294,7 @@ impl Gardener {
                 tracing::warn!(pid = child.pid, %error, "a stray process does not end");
             }
         }
-        let slots: BTreeSet<u32> = records.iter().map(|record| record.slot).collect();
+        let slots: BTreeSet<u32> = records.iter().flat_map(Record::slots).collect();
         let present = self
             .maker
             .hierarchy
@@ -311,7 +306,8 @@ impl Gardener {
                 self.maker.leave_slot(slot);
             }
         }
-        let volumes: HashSet<u32> = records.iter().map(|record| record.volume).collect();
+        self.remove_stray_leaves()?;
+        let volumes: HashSet<u32> = records.iter().flat_map(Record::volumes).collect();
         for volume in self.volumes.list()?.into_iter().filter(|volume| !volumes.contains(volume)) {
             self.volumes.destroy(volume);
         }
@@ -468,7 +464,7 @@ fn next_numbers(
     let records = || records.iter().filter_map(|(_, record)| record.as_ref());
     let slots = hierarchy.slots().map_err(|error| Error::because("cannot list cgroups", &error))?;
     let number = records()
-        .flat_map(|record| [record.slot, record.volume])
+        .flat_map(|record| record.slots().chain(record.volumes()))
         .chain(slots)
         .chain(volumes.list()?)
         .max()
@@ -477,14 +473,7 @@ fn next_numbers(
     let highest = supervisor
         .highest_ticket()
         .map_err(|error| Error::because("cannot read the keeper's ledger", &error))?;
-    let ticket = records()
-        .flat_map(|record| {
-            record.processes.values().map(|process| process.ticket).chain([record.init])
-        })
-        .chain([highest])
-        .max()
-        .unwrap_or(0)
-        + 1;
+    let ticket = records().flat_map(Record::tickets).chain([highest]).max().unwrap_or(0) + 1;
     Ok((number, ticket))
 }
 
@@ -525,7 +514,7 @@ mod tests {
             assert!(error.contains("busy/container.json"), "{broken}: {error}");
         }
         // What a newer build wrote is not ours to remove.
-        std::fs::write(depot.directory("busy").join("container.json"), "{\"version\":3}").unwrap();
+        std::fs::write(depot.directory("busy").join("container.json"), "{\"version\":4}").unwrap();
         let error = super::read_records(&depot).unwrap_err().to_string();
         assert!(error.contains("container busy") && error.contains("newer build"), "{error}");
     }

@@ -1,6 +1,5 @@
 //! Processes: started, attached to, remembered.
 
-use std::collections::btree_map::Entry;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,12 +13,13 @@ use garden_sys::supervisor::{Exit, Kept, Launch, Taken};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Gardener;
+use super::pea::{Ground, Seed};
 use crate::command;
 use crate::container::{Body, Container};
-use crate::depot::{ExitRecord, ProcessRecord};
+use crate::depot::{ExitRecord, PeaRecord, ProcessRecord};
 use crate::error::Error;
 use crate::fault;
-use crate::identity::MAPPED_ROOT;
+use crate::identity;
 use crate::meters::METERS;
 use crate::process::{Process, Streams, Upkeep};
 use crate::terminal;
@@ -30,7 +30,8 @@ struct Keeping {
     container: Weak<Container>,
     id: String,
     ticket: u64,
-    /// Its end is on disk.
+    pea: Option<PeaRecord>,
+    /// Its end is on disk, or nothing will be written any more.
     noted: AtomicBool,
 }
 
@@ -46,27 +47,29 @@ impl Upkeep for Keeping {
     }
 
     fn note(&self, exit: Exit) {
-        let (Some(gardener), Some(container)) = (self.gardener.upgrade(), self.container.upgrade())
-        else {
-            return;
-        };
+        let Some(gardener) = self.gardener.upgrade() else { return };
+        let container = self.container.upgrade();
         fault::step("end/heard");
-        tracing::debug!(handle = container.handle, process = self.id, ?exit, "ended");
+        let handle = container.as_ref().map(|container| container.handle.as_str());
+        tracing::debug!(handle, process = self.id, ?exit, "ended");
         METERS.exits.increment();
         if exit == Exit::Unknown {
             METERS.unknown_exits.increment();
         }
-        gardener.note_memory_kills(&container);
         // The status must be on disk before a client is told and before the keeper forgets it.
-        let noted = container.change(&gardener.depot, |record| {
-            if let Some(process) = record.processes.get_mut(&self.id) {
-                process.exit = Some(exit_record(exit));
-            }
+        let noted = container.as_ref().map_or(Ok(()), |container| {
+            gardener.note_memory_kills(container);
+            container.change(&gardener.depot, |record| {
+                if let Some(process) = record.processes.get_mut(&self.id) {
+                    process.exit = Some(exit_record(exit));
+                    process.pea = None;
+                }
+            })
         });
         match noted {
-            Ok(()) => self.noted.store(true, Ordering::SeqCst),
+            Ok(()) | Err(Error::ContainerNotFound(_)) => self.noted.store(true, Ordering::SeqCst),
             Err(error) => {
-                tracing::warn!(handle = container.handle, process = self.id, %error, "a process's end is not recorded");
+                tracing::warn!(handle, process = self.id, %error, "a process's end is not recorded");
             }
         }
         fault::step("end/recorded");
@@ -75,12 +78,14 @@ impl Upkeep for Keeping {
     fn release(&self) {
         let Some(gardener) = self.gardener.upgrade() else { return };
         // Where it is not on disk, the next daemon hears it from the keeper.
-        if self.noted.load(Ordering::SeqCst)
-            && let Err(error) = gardener.supervisor.release(self.ticket)
-        {
+        let noted = self.noted.load(Ordering::SeqCst);
+        if noted && let Err(error) = gardener.supervisor.release(self.ticket) {
             tracing::warn!(process = self.id, %error, "an ended process is not released");
         }
         fault::step("end/released");
+        if noted && let Some(pea) = &self.pea {
+            gardener.clear_away(self.container.upgrade().as_deref(), pea);
+        }
     }
 }
 
@@ -89,6 +94,14 @@ pub(super) fn exit_record(exit: Exit) -> ExitRecord {
         Exit::Status(status) => ExitRecord::Status(status),
         Exit::Unknown => ExitRecord::Unknown,
     }
+}
+
+/// What a process is started with.
+struct Start<'a> {
+    spec: &'a ProcessSpec,
+    plan: Plan,
+    ends: Ends,
+    seed: Option<Seed>,
 }
 
 /// The two ends of a process's streams.
@@ -110,22 +123,23 @@ impl Gardener {
         spec: &ProcessSpec,
     ) -> Result<Arc<Process>, Error> {
         let (container, _call) = self.call(handle)?;
-        if spec.image.uri.is_empty() && !spec.bind_mounts.is_empty() {
-            return Err(Error::Plain(
-                "Running a process with bind mounts and no image provided is not allowed".into(),
-            ));
-        }
-        if !spec.image.uri.is_empty() {
-            return Err(Error::Plain(
-                "processes with an image of their own are not supported yet".into(),
-            ));
-        }
         let body = container.body().ok_or_else(|| Error::ContainerNotFound(handle.to_owned()))?;
         let id =
             if spec.id.is_empty() { uuid::Uuid::new_v4().to_string() } else { spec.id.clone() };
         let record = container.record();
-        let plan = command::plan(spec, &self.surroundings(&record))?;
-        let ends = open_streams(&body, spec.tty, record.spec.privileged)?;
+        let privileged = record.spec.privileged;
+        let seed = self.seed(spec, privileged)?;
+        let mut around = self.surroundings(&record);
+        if let Some(seed) = &seed {
+            around.environment = seed.image.environment.iter().map(String::as_str).collect();
+        }
+        let plan = command::plan(spec, &around)?;
+        let ends = open_streams(spec.tty, privileged, || {
+            match seed.as_ref().and_then(|seed| seed.terminals.as_ref()) {
+                Some(terminals) => terminal::master_in(terminals.as_fd()),
+                None => terminal::master_of(body.init.pid),
+            }
+        })?;
 
         let process = Process::new(
             handle.to_owned(),
@@ -136,7 +150,8 @@ impl Gardener {
             self.runtime.clone(),
         );
         container.add_process(&process)?;
-        let started = self.launch(&container, &body, &process, &plan, spec, ends);
+        let pea = seed.as_ref().map(|seed| seed.record);
+        let started = self.launch(&container, &body, &process, Start { spec, plan, ends, seed });
         if started.is_err() {
             container.remove_process(&id);
             self.exits.forget(process.ticket());
@@ -145,6 +160,9 @@ impl Gardener {
             });
             if let Err(error) = forgotten {
                 tracing::warn!(handle, process = id, %error, "a process that was not started is not forgotten");
+            }
+            if let Some(pea) = &pea {
+                self.clear_away(Some(&container), pea);
             }
         }
         started.map(|()| process)
@@ -155,28 +173,30 @@ impl Gardener {
         container: &Arc<Container>,
         body: &Body,
         process: &Arc<Process>,
-        plan: &Plan,
-        spec: &ProcessSpec,
-        ends: Ends,
+        start: Start<'_>,
     ) -> Result<(), Error> {
+        let Start { spec, plan, ends, seed } = start;
+        let pea = seed.as_ref().map(|seed| seed.record);
         let (id, ticket) = (process.id().to_owned(), process.ticket());
         let privileged = container.look(|record| record.spec.privileged);
         fault::step("run/entered");
         // Written before the keeper is asked: a child of a ticket that no record has is nobody's.
-        container.change(&self.depot, |record| match record.processes.entry(id.clone()) {
-            Entry::Occupied(_) => {}
-            Entry::Vacant(place) => {
-                place.insert(ProcessRecord { ticket, terminal: spec.tty.is_some(), exit: None });
-            }
+        let recorded = ProcessRecord { ticket, terminal: spec.tty.is_some(), exit: None, pea };
+        container.change(&self.depot, |record| {
+            drop(record.processes.insert(id.clone(), recorded));
         })?;
         fault::step("run/recorded");
+        let ground = match &seed {
+            Some(seed) => self.sow(seed, spec, body, privileged)?,
+            None => Ground::of(body),
+        };
         let plan =
             plan.seal().map_err(|error| Error::because("cannot write a process's plan", &error))?;
         let cgroup = |error: garden_cgroup::Error| {
             Error::because("cannot reach the container's cgroup", &error)
         };
-        let birth = body.slot.birth(Leaf::Processes).map_err(cgroup)?;
-        let joins = body.slot.joins(Leaf::Processes).map_err(cgroup)?;
+        let birth = ground.slot.birth(ground.leaf).map_err(cgroup)?;
+        let joins = ground.slot.joins(ground.leaf).map_err(cgroup)?;
         let ended = Arc::downgrade(process);
         self.exits.listen(ticket, move |exit| {
             if let Some(process) = ended.upgrade() {
@@ -200,6 +220,7 @@ impl Gardener {
             cgroup: Some(birth.as_fd()),
             joins: joins.iter().map(AsFd::as_fd).collect(),
             image: None,
+            root: ground.root(),
             privileged,
         };
         fault::step("run/asked");
@@ -207,7 +228,7 @@ impl Gardener {
             .supervisor
             .launch(ticket, &launch)
             .map_err(|error| Error::because("cannot start the process", &error))?
-            .map_err(|failure| command::explain(&failure, spec))?;
+            .map_err(|failure| ground.explain(&failure, spec))?;
         fault::step("run/launched");
         // Where the keeper was lost meanwhile, the next one may have been alone with the child for so long
         // that it has drained what the child wrote.
@@ -220,6 +241,7 @@ impl Gardener {
             container: Arc::downgrade(container),
             id,
             ticket,
+            pea,
             noted: AtomicBool::new(false),
         };
         process
@@ -299,6 +321,7 @@ impl Gardener {
             container: Arc::downgrade(container),
             id: id.to_owned(),
             ticket,
+            pea: record.pea,
             noted: AtomicBool::new(false),
         };
         process
@@ -370,6 +393,7 @@ impl Gardener {
                 cgroup: Some(birth.as_fd()),
                 joins: joins.iter().map(AsFd::as_fd).collect(),
                 image: Some(self.own_image.as_fd()),
+                root: None,
                 privileged: record.spec.privileged,
             },
         );
@@ -395,10 +419,15 @@ impl Gardener {
     }
 }
 
-fn open_streams(body: &Body, tty: Option<TtySpec>, privileged: bool) -> Result<Ends, Error> {
-    let owner = if privileged { 0 } else { MAPPED_ROOT };
+fn open_streams(
+    tty: Option<TtySpec>,
+    privileged: bool,
+    master: impl FnOnce() -> std::io::Result<OwnedFd>,
+) -> Result<Ends, Error> {
+    let owner = identity::root(privileged);
     if let Some(tty) = tty {
-        let opened = terminal::open(body.init.pid, owner, tty.window_size.unwrap_or_default());
+        let size = tty.window_size.unwrap_or_default();
+        let opened = master().and_then(|master| terminal::open(master, owner, size));
         let terminal = opened.map_err(|error| Error::because("cannot open a terminal", &error))?;
         let duplicate = || {
             terminal

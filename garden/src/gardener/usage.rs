@@ -9,9 +9,11 @@ use garden_cgroup::{OomWatch, Slot};
 
 use super::Gardener;
 use crate::container::{Container, Init};
+use crate::depot::PeaRecord;
 use crate::error::Error;
 use crate::meters::METERS;
 use crate::traffic;
+use crate::volumes::Usage;
 
 /// Containers by cgroup slot, and how many of their processes have been killed for want of memory.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct Watched {
     container: Weak<Container>,
     slot: Arc<Slot>,
     kills: u64,
+    /// Kills that the kernel no longer counts, since the cgroup in which they were is gone.
+    forgotten: u64,
 }
 
 impl MemoryWatch {
@@ -45,14 +49,26 @@ impl Gardener {
             tracing::warn!(handle = container.handle, %error, "memory is not watched");
         }
         let kills = container.look(|record| record.events.len() as u64);
-        let watched =
-            Watched { container: Arc::downgrade(container), slot: Arc::clone(slot), kills };
+        let counted = if kills == 0 { Ok(0) } else { slot.oom_kills() };
+        let watched = Watched {
+            container: Arc::downgrade(container),
+            slot: Arc::clone(slot),
+            kills,
+            forgotten: kills.saturating_sub(counted.unwrap_or(kills)),
+        };
         self.memory_watch.watched().insert(slot.number(), watched);
     }
 
     pub(super) fn unwatch_memory(&self, slot: &Slot) {
         self.memory_watch.kernel.remove(slot.number());
         self.memory_watch.watched().remove(&slot.number());
+    }
+
+    /// A cgroup below a container's has been removed, in which so many kills were counted.
+    pub(super) fn remember_kills(&self, slot: &Slot, kills: u64) {
+        if let Some(watched) = self.memory_watch.watched().get_mut(&slot.number()) {
+            watched.forgotten += kills;
+        }
     }
 
     /// Waits a moment for the kernel to tell of a want of memory.
@@ -78,7 +94,8 @@ impl Gardener {
         let (container, new) = {
             let mut watched = self.memory_watch.watched();
             let Some(watched) = watched.get_mut(&slot) else { return };
-            let kills = watched.slot.oom_kills().unwrap_or(watched.kills);
+            let counted = watched.slot.oom_kills().map(|counted| counted + watched.forgotten);
+            let kills = counted.unwrap_or(watched.kills);
             let new = kills.saturating_sub(watched.kills);
             watched.kills = watched.kills.max(kills);
             (watched.container.upgrade(), new)
@@ -94,15 +111,25 @@ impl Gardener {
         }
     }
 
-    /// What a container uses.
+    /// What a container uses, or a pea whose id no container has as its handle.
     pub fn metrics(&self, handle: &str) -> Result<Metrics, Error> {
-        let (container, _call) = self.call(handle)?;
-        self.metrics_of(&container)
+        let pea = match self.call(handle) {
+            Ok((container, _call)) => return self.metrics_of(&container),
+            Err(unknown) => self.find_pea(handle).ok_or(unknown),
+        };
+        let (container, pea) = pea?;
+        let _call = container.call();
+        self.metrics_of_pea(&container, &pea)
     }
 
     /// As [`Self::metrics`], without a pause of the container's grace time.
     pub fn metrics_untouched(&self, handle: &str) -> Result<Metrics, Error> {
-        self.metrics_of(&*self.find(handle)?)
+        let pea = match self.find(handle) {
+            Ok(container) => return self.metrics_of(&container),
+            Err(unknown) => self.find_pea(handle).ok_or(unknown),
+        };
+        let (container, pea) = pea?;
+        self.metrics_of_pea(&container, &pea)
     }
 
     fn metrics_of(&self, container: &Container) -> Result<Metrics, Error> {
@@ -118,15 +145,40 @@ impl Gardener {
         let (created, shares, volume, image) = container.look(|record| {
             (record.created, record.spec.limits.cpu.shares(), record.volume, record.image_size)
         });
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let age = now.saturating_sub(Duration::from_nanos(created));
+        let network = self.traffic(container, &body.init);
         let (made, privileged) =
             container.look(|record| (record.made_image, record.spec.privileged));
         let disk = match self.images.as_ref().filter(|_| made) {
-            Some(plugins) => plugins.stats(handle, privileged)?,
+            Some(plugins) => plugins.stats(&container.handle, privileged)?,
             None => self.volumes.usage(volume, image),
         };
-        Ok(Metrics {
+        Ok(Metrics { network, ..self.told(&used, disk, created, shares) })
+    }
+
+    fn metrics_of_pea(&self, container: &Container, pea: &PeaRecord) -> Result<Metrics, Error> {
+        let read = match (pea.slot(), container.body()) {
+            (Some(own), _) => self.maker.hierarchy.open(own).and_then(|slot| slot.metrics()),
+            (None, Some(body)) => body.slot.pea_metrics(pea.number),
+            (None, None) => return Err(Error::ContainerNotFound(container.handle.clone())),
+        };
+        let used =
+            read.map_err(|error| Error::because("cannot read the process's usage", &error))?;
+        let shares = pea.limits.map_or(0, |limits| limits.cpu.shares());
+        let disk = self.volumes.usage(pea.number, pea.image_size);
+        Ok(self.told(&used, disk, pea.created, shares))
+    }
+
+    /// Measures in the words of the protocol; `created` is a Unix time in nanoseconds.
+    fn told(
+        &self,
+        used: &garden_cgroup::Metrics,
+        disk: Usage,
+        created: u64,
+        shares: u64,
+    ) -> Metrics {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let age = now.saturating_sub(Duration::from_nanos(created));
+        Metrics {
             memory: memory_stat(&used.memory),
             cpu: CpuStat {
                 usage: nanoseconds(used.cpu.usage),
@@ -138,11 +190,11 @@ impl Gardener {
                 exclusive_bytes_used: disk.exclusive,
                 ..DiskStat::default()
             },
-            network: self.traffic(container, &body.init),
+            network: None,
             pid: PidStat { current: used.pids.current, max: used.pids.max.unwrap_or(0) },
             age: Nanoseconds::from_duration(age),
             cpu_entitlement: self.entitlement(shares, age),
-        })
+        }
     }
 
     /// Bytes through the interface that the container's property names, if anybody wants them.

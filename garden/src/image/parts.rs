@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::root::Mounted;
 
 /// One of them, opened.
+#[derive(Debug)]
 pub enum ImagePart {
     /// A part of the host's file system.
     Bound(Mounted),

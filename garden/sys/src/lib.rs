@@ -12,4 +12,5 @@ pub mod pidfd;
 pub mod plan;
 pub mod program;
 pub mod supervisor;
+pub mod terminals;
 pub mod trial;

@@ -1,9 +1,10 @@
-//! Namespaces without anything in them.
+//! Namespaces of a thread's own.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// A new network namespace: nothing but a loopback that is down. It lives as long as the descriptor,
@@ -17,4 +18,23 @@ pub fn network() -> io::Result<OwnedFd> {
         File::open("/proc/thread-self/ns/net").map(OwnedFd::from)
     })?;
     made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Runs `act` on a thread with a mount namespace of its own, of which no other sees what is mounted in
+/// it. Descriptors are shared as ever.
+pub(crate) fn in_own_mounts<T: Send>(
+    name: &str,
+    act: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.into()).spawn_scoped(scope, || {
+            // SAFETY: unshare_unsafe asks that nobody relies on what is no longer shared. File
+            // descriptors stay shared. The mount namespace, and with it root and working directory,
+            // become those of this thread alone, which runs nothing but this closure.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+            act()
+        })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -8,11 +8,11 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount as mount_at,
-    mount_change, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount as mount_at, move_mount,
 };
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::namespaces::in_own_mounts;
 
 /// Where layers are attached, in a namespace where nobody else sees it: it exists everywhere.
 const STAGE: &str = "/sys";
@@ -62,25 +62,16 @@ fn create(lower: &str, writable: Option<Writable<'_>>) -> Result<OwnedFd, Errno>
 }
 
 fn staged(lower: &[OwnedFd], writable: Option<Writable<'_>>) -> io::Result<OwnedFd> {
-    std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().name("overlay".into()).spawn_scoped(scope, || {
-                // SAFETY: unshare_unsafe asks that nobody relies on what is no longer shared. File
-                // descriptors stay shared. The mount namespace, and with it root and working
-                // directory, become those of this thread alone, which runs nothing but this closure.
-                unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
-                mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-                mount_at("tmpfs", STAGE, "tmpfs", MountFlags::empty(), c"")?;
-                let mut names = Vec::new();
-                for (layer, mount) in lower.iter().enumerate() {
-                    let name = format!("{STAGE}/{layer}");
-                    fs::create_dir(&name)?;
-                    attach(mount.as_fd(), &name)?;
-                    names.push(name);
-                }
-                Ok(create(&names.join(":"), writable)?)
-            })?;
-        thread.join().map_err(|_| io::Error::other("the thread that mounts overlays panicked"))?
+    in_own_mounts("overlay", || {
+        mount_at("tmpfs", STAGE, "tmpfs", MountFlags::empty(), c"")?;
+        let mut names = Vec::new();
+        for (layer, mount) in lower.iter().enumerate() {
+            let name = format!("{STAGE}/{layer}");
+            fs::create_dir(&name)?;
+            attach(mount.as_fd(), &name)?;
+            names.push(name);
+        }
+        Ok(create(&names.join(":"), writable)?)
     })
 }
 

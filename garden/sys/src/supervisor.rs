@@ -10,6 +10,7 @@ mod error;
 mod launch;
 mod link;
 mod parked;
+mod root;
 mod socket;
 mod streams;
 
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 pub use child::{Child, Ended, Exit, Failure, Kept, Launch, Launched};
 pub use error::Error;
 pub use parked::ParkedInit;
+pub use root::RootPlan;
 pub(crate) use socket::wait_readable;
 pub use streams::{Drained, Taken};
 

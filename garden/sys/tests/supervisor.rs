@@ -3,14 +3,16 @@
 mod cell;
 
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use cell::waiting::{kernel_keeps_statuses, wait_until};
-use cell::{Cell, Streams, all, kill};
+use cell::{Cell, Streams, all, kill, small_root, text};
 use garden_sys as build;
 use garden_sys::pidfd::ends_within;
+use garden_sys::plan::Plan;
 use garden_sys::program::wire::Step;
-use garden_sys::supervisor::{Exit, Taken};
+use garden_sys::supervisor::{Exit, RootPlan, Taken};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 #[test]
@@ -59,6 +61,47 @@ fn what_cannot_be_started_says_why() {
             "a failed launch leaves nothing"
         );
     }
+}
+
+#[test]
+fn a_process_builds_a_root_of_its_own_and_shares_the_rest() {
+    let mut cell = Cell::new();
+    let container = cell.container();
+    let files = small_root();
+    let mine = format!("/proc/self/fd/{}/etc/mine", files.as_raw_fd());
+    std::fs::write(mine, "of its own\n").unwrap();
+    let mut plan = Plan::new();
+    plan.attach(1, false, &text("/")).mount(&text("/proc"), &text("proc"), &[], 0);
+    let root = RootPlan::send(plan.seal().unwrap().as_fd(), &[files.as_fd()]).unwrap();
+    drop(files);
+    let script = "/bin/busybox cat /etc/mine; /bin/busybox hostname; /bin/busybox id -u; pwd; \
+                  for kind in net mnt; do /bin/busybox readlink /proc/self/ns/$kind; done";
+    let (ticket, launched, streams) =
+        cell.run_in(&container, Some(&root), "alice", &["sh", "-c", script]);
+    launched.unwrap();
+    assert_eq!(cell.exit_of(ticket), Exit::Status(0));
+    let said = all(streams.output);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[..4], ["of its own", "cell-test", "1000", "/home/alice"]);
+    let (ticket, launched, streams) = cell.run(
+        &container,
+        "for kind in net mnt; do /bin/busybox readlink /proc/self/ns/$kind; done; /bin/busybox cat /etc/mine",
+    );
+    launched.unwrap();
+    assert_eq!(cell.exit_of(ticket), Exit::Status(1), "it has no such file");
+    let said = all(streams.output);
+    let (net, mnt) = said.trim_end().split_once('\n').unwrap();
+    assert_eq!(lines[4], net);
+    assert_ne!(lines[5], mnt);
+
+    let files = small_root();
+    let mut plan = Plan::new();
+    plan.attach(1, false, &text("/")).mount(&text("/proc"), &text("no-such-kind"), &[], 0);
+    let root = RootPlan::send(plan.seal().unwrap().as_fd(), &[files.as_fd()]).unwrap();
+    let (ticket, launched, _) = cell.run_in(&container, Some(&root), "", &["/bin/sh"]);
+    let failure = launched.unwrap_err();
+    assert_eq!((failure.step, failure.errno, failure.detail), (Step::Mount, 19, 1));
+    assert_eq!(cell.supervisor().child(ticket).unwrap(), None, "a failed launch leaves nothing");
 }
 
 #[test]

@@ -77,14 +77,21 @@ fn settle(control: Fd, joins: &[Fd], slot: &Slot, unshared: Fd) -> Answer<()> {
     raw::set_signal_mask(0);
     raw::setsid();
     raw::umask(0o022);
+    keep_mounts_private()
+}
+
+/// What is mounted from now on in this process's mount namespace is seen in no other.
+pub fn keep_mounts_private() -> Answer<()> {
     const PRIVATE: usize = 0x4_4000;
     raw::mount(c"none", c"/", c"", PRIVATE)
 }
 
+/// The step that failed, why, and which record of the plan was followed.
 type Failed = (Step, Errno, u32);
 
-/// Follows a plan. `inside` is whether the container's root is this process's own by now.
-fn build(descriptors: &[Fd], inside: &mut bool) -> Result<(), Failed> {
+/// Follows the plan in the first descriptor with what the others are, as the root of the user
+/// namespace. `inside` is whether the container's root is this process's own by now.
+pub fn build(descriptors: &[Fd], inside: &mut bool) -> Result<(), Failed> {
     let plan = read_plan(descriptors).map_err(|errno| (Step::Plan, errno, 0))?;
     // The id maps have been written since the clone.
     let become_root = || {

@@ -23,7 +23,7 @@ const LEAVE_AFTER: u64 = 5000;
 /// How long a process may be neither a zombie nor reaped after its pidfd said that it has ended.
 const LOST_AFTER: u64 = 2000;
 const MOST_IN_FLIGHT: usize = 64;
-const MOST_LAUNCH_DESCRIPTORS: usize = 6 + 3 + 2 + wire::MOST_JOINS;
+const MOST_LAUNCH_DESCRIPTORS: usize = 6 + 3 + 3 + wire::MOST_JOINS;
 
 /// What an event is about; the low half of its data is a slot or a stream.
 mod topic {

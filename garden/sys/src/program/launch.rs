@@ -7,9 +7,10 @@
 
 use core::ffi::CStr;
 
+use super::init;
 use super::ledger::{self, Slot};
 use super::passwd::{self, Unknown};
-use super::plan::{Record, Records, tag};
+use super::plan::{Records, tag};
 use super::raw::{self, Answer, CloneArguments, Errno, Fd};
 use super::store;
 use super::wire::{self, Step};
@@ -27,6 +28,8 @@ pub struct Launch<'a> {
     pub result: Fd,
     /// An executable to run instead of the plan's program.
     pub image: Option<Fd>,
+    /// Socket in which the plan of a root of its own waits, and what that is made of.
+    pub root: Option<Fd>,
     /// v1 cgroup files to join by.
     pub joins: &'a [Fd],
     /// Eventfd that tells the keeper that this child has its own descriptors.
@@ -41,8 +44,9 @@ const RESULT: Fd = 3;
 const PLAN: Fd = 4;
 const INIT: Fd = 5;
 const IMAGE: Fd = 6;
+const ROOT: Fd = 7;
 /// Descriptors up to here are given new meanings in the child.
-pub const HIGHEST_MOVED: Fd = IMAGE;
+pub const HIGHEST_MOVED: Fd = ROOT;
 const MOST_PLAN: usize = 16 << 20;
 const MOST_ACCOUNTS: usize = 4 << 20;
 const MOST_GROUPS: usize = 1024;
@@ -79,14 +83,19 @@ fn start(launch: &Launch<'_>, slot: &Slot) -> Result<core::convert::Infallible, 
         raw::set_controlling_terminal(0).map_err(at(Step::Terminal))?;
     }
     let plan = read_plan().map_err(at(Step::Plan))?;
-    for record in plan.filter(|record| record.tag == tag::RLIMIT) {
-        set_rlimit(&record)?;
-    }
+    // To raise one is the host's to allow. A root is built before they are lowered: that takes
+    // descriptors.
+    let lowered = launch.root.is_none();
+    set_rlimits(&plan, lowered)?;
     if let Some(profile) = plan.first(tag::APPARMOR) {
         profile.text().and_then(confine_at_exec).map_err(at(Step::AppArmor))?;
     }
-    enter(launch.privileged).map_err(at(Step::Namespaces))?;
+    enter(launch).map_err(at(Step::Namespaces))?;
     raw::umask(0o022);
+    if launch.root.is_some() {
+        build_root()?;
+        set_rlimits(&plan, true)?;
+    }
 
     let passwd = read_file(c"/etc/passwd");
     let group = read_file(c"/etc/group");
@@ -120,10 +129,13 @@ fn own_descriptors(launch: &Launch<'_>, slot: &Slot) -> Answer<()> {
     raw::dup3(launch.result, RESULT, true)?;
     raw::dup3(launch.plan, PLAN, true)?;
     raw::dup3(launch.init, INIT, true)?;
-    if let Some(image) = launch.image {
-        raw::dup3(image, IMAGE, true)?;
+    for (wanted, number) in [(launch.image, IMAGE), (launch.root, ROOT)] {
+        match wanted {
+            Some(wanted) => raw::dup3(wanted, number, true)?,
+            None => raw::close(number),
+        }
     }
-    raw::close_range(if launch.image.is_some() { IMAGE + 1 } else { IMAGE }, u32::MAX, false)?;
+    raw::close_range(HIGHEST_MOVED + 1, u32::MAX, false)?;
     slot.set(ledger::flag::MOVED);
     Ok(())
 }
@@ -140,14 +152,18 @@ fn read_plan() -> Answer<Records<'static>> {
     Ok(Records(unsafe { core::slice::from_raw_parts(at, length) }))
 }
 
-fn set_rlimit(record: &Record<'_>) -> Result<(), Failure> {
-    let read = |index| record.long(index).map_err(at(Step::Plan));
-    let resource = u32::try_from(read(0)?).map_err(|_| at(Step::Plan)(Errno::EPROTO))?;
-    raw::set_rlimit(resource, read(1)?).map_err(|errno| Failure {
-        step: Step::Rlimit,
-        errno,
-        detail: resource,
-    })
+/// Sets the limits of the plan; those below what the process has now only if `lowered`.
+fn set_rlimits(plan: &Records<'_>, lowered: bool) -> Result<(), Failure> {
+    for record in plan.filter(|record| record.tag == tag::RLIMIT) {
+        let read = |index| record.long(index).map_err(at(Step::Plan));
+        let resource = u32::try_from(read(0)?).map_err(|_| at(Step::Plan)(Errno::EPROTO))?;
+        let failed = |errno| Failure { step: Step::Rlimit, errno, detail: resource };
+        let value = read(1)?;
+        if lowered || value > raw::hard_rlimit(resource).map_err(failed)? {
+            raw::set_rlimit(resource, value).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Has execve(2) change to an AppArmor profile (apparmor.7, `attr/apparmor/exec`). By the host's /proc,
@@ -162,18 +178,40 @@ fn confine_at_exec(profile: &CStr) -> Answer<()> {
     if written? == request.len() { Ok(()) } else { Err(Errno::EPROTO) }
 }
 
-/// Joins the container and becomes its root. A process that has not yet been in the container's
-/// user namespace is none of its ids.
-fn enter(privileged: bool) -> Answer<()> {
+/// Joins the container, but for its mounts if the process is to have its own, and becomes its root.
+/// A process that has not yet been in the container's user namespace is none of its ids.
+fn enter(launch: &Launch<'_>) -> Answer<()> {
     use raw::clone::{NEWIPC, NEWNET, NEWNS, NEWUSER, NEWUTS};
-    let namespaces = NEWNS | NEWNET | NEWIPC | NEWUTS;
-    raw::setns(INIT, if privileged { namespaces } else { namespaces | NEWUSER })?;
+    let mut namespaces = NEWNET | NEWIPC | NEWUTS;
+    if launch.root.is_none() {
+        namespaces |= NEWNS;
+    }
+    if !launch.privileged {
+        namespaces |= NEWUSER;
+    }
+    raw::setns(INIT, namespaces)?;
     raw::close(INIT);
     raw::setgroups(&[])?;
     raw::set_gid(0)?;
     raw::set_uid(0)?;
     raw::set_undumpable();
     Ok(())
+}
+
+/// Builds the process's own root, in a mount namespace that belongs to the container's user namespace
+/// and begins as a copy of the supervisor's, in which nothing of the host's is.
+fn build_root() -> Result<(), Failure> {
+    // The plan was sent before the process was asked for.
+    let received = raw::receive(ROOT, &mut [0], false).map_err(at(Step::Root))?;
+    raw::unshare(raw::clone::NEWNS).map_err(at(Step::Namespaces))?;
+    init::keep_mounts_private().map_err(at(Step::Root))?;
+    init::build(received.descriptors(), &mut false).map_err(|(step, errno, detail)| Failure {
+        step,
+        errno,
+        detail,
+    })?;
+    // The socket, and what has come by it.
+    raw::close_range(PLAN, u32::MAX, false).map_err(at(Step::Descriptors))
 }
 
 /// Makes the user the owner of its pipes or terminal, so that it can open them again by name

@@ -29,6 +29,9 @@ pub mod operation {
     /// The supervisor ends with this daemon's connection, unless there are children or another
     /// daemon then.
     pub const LEAVE: u32 = 10;
+    /// As LAUNCH, of a process that builds a root of its own and shares the container's other
+    /// namespaces. A request of its own, so that a keeper of an older build refuses it.
+    pub const LAUNCH_PEA: u32 = 11;
     /// Keeper to daemon: a child has ended.
     pub const ENDED: u32 = 100;
 }
@@ -48,7 +51,8 @@ pub mod flag {
 }
 
 /// Order of the descriptors of a LAUNCH. Kept streams follow (one with a terminal, else three),
-/// then the cgroup and the executable where their flags say so, then the join files.
+/// then the cgroup and the executable where their flags say so, of a LAUNCH_PEA the socket in which
+/// the root's plan waits, then the join files.
 pub mod launch_descriptor {
     /// pidfd of the container's process 1.
     pub const INIT: usize = 0;
@@ -160,9 +164,9 @@ pub enum Step {
     Execute = 13,
     /// Making the terminal the controlling one.
     Terminal = 14,
-    /// Process 1: mounting; `detail` is the index of the step in its plan.
+    /// Building a root: mounting; `detail` is the index of the step in its plan.
     Mount = 15,
-    /// Process 1: leaving the old root.
+    /// Building a root: having its plan, or leaving the old root.
     Root = 16,
     /// Process 1: naming the host.
     Hostname = 17,

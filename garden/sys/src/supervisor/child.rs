@@ -4,6 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::root::RootPlan;
 use crate::program::ledger::{self, State};
 use crate::program::wire;
 
@@ -57,6 +58,8 @@ pub struct Launch<'a> {
     pub joins: Vec<BorrowedFd<'a>>,
     /// An executable to run instead of the plan's PROGRAM.
     pub image: Option<BorrowedFd<'a>>,
+    /// A root of its own, which the process builds in a mount namespace of its own.
+    pub root: Option<&'a RootPlan>,
     /// The container has no user namespace.
     pub privileged: bool,
 }

@@ -64,13 +64,18 @@ impl Supervisor {
         };
         descriptors.extend(launch.cgroup);
         descriptors.extend(launch.image);
+        descriptors.extend(launch.root.map(AsFd::as_fd));
         descriptors.extend_from_slice(&launch.joins);
         let flags = terminal
             | if launch.privileged { flag::PRIVILEGED } else { 0 }
             | if launch.cgroup.is_some() { flag::CGROUP } else { 0 }
             | if launch.image.is_some() { flag::IMAGE } else { 0 };
-        let message = Message { operation: operation::LAUNCH, flags, ticket, ..Message::default() };
-        let answer = self.make_child("start a process", message, &descriptors)?;
+        let (attempt, operation) = match launch.root {
+            None => ("start a process", operation::LAUNCH),
+            Some(_) => ("start a process with a root of its own", operation::LAUNCH_PEA),
+        };
+        let message = Message { operation, flags, ticket, ..Message::default() };
+        let answer = self.make_child(attempt, message, &descriptors)?;
         drop(result_theirs);
         let followed = self.follow_launch(ticket, &answer, launch.kept, &result);
         followed.inspect_err(|_| self.abandon(ticket))

@@ -17,7 +17,7 @@ use std::time::Instant;
 use super::build::plan::Plan;
 use super::build::program::plan::tag;
 use super::build::supervisor::{
-    Ended, Exit, Failure, Kept, Launch, Launched, ParkedInit, Supervisor,
+    Ended, Exit, Failure, Kept, Launch, Launched, ParkedInit, RootPlan, Supervisor,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
@@ -120,12 +120,24 @@ impl Cell {
         user: &str,
         command: &[&str],
     ) -> (u64, Result<Launched, Failure>, Streams) {
+        self.run_in(container, None, user, command)
+    }
+
+    /// The same in a root of its own, if there is one.
+    pub fn run_in(
+        &mut self,
+        container: &Container,
+        root: Option<&RootPlan>,
+        user: &str,
+        command: &[&str],
+    ) -> (u64, Result<Launched, Failure>, Streams) {
         let (input, input_ours) = pipe();
         let (output_ours, output) = pipe();
         let (error_ours, error) = pipe();
         let ours = [input_ours.as_fd(), output_ours.as_fd(), error_ours.as_fd()];
         let theirs = [input.as_fd(), output.as_fd(), error.as_fd()];
-        let (ticket, launched) = self.launch(container, user, command, theirs, Kept::Pipes(ours));
+        let kept = Kept::Pipes(ours);
+        let (ticket, launched) = self.launch(container, root, user, command, theirs, kept);
         (
             ticket,
             launched,
@@ -153,13 +165,15 @@ impl Cell {
         tcsetwinsize(&master, size).unwrap();
         let command = ["/bin/sh", "-c", script];
         let kept = Kept::Terminal(master.as_fd());
-        let (ticket, launched) = self.launch(container, "", &command, [slave.as_fd(); 3], kept);
+        let standard = [slave.as_fd(); 3];
+        let (ticket, launched) = self.launch(container, None, "", &command, standard, kept);
         (ticket, launched, master)
     }
 
     fn launch(
         &mut self,
         container: &Container,
+        root: Option<&RootPlan>,
         user: &str,
         command: &[&str],
         standard: [BorrowedFd<'_>; 3],
@@ -184,6 +198,7 @@ impl Cell {
             cgroup: None,
             joins: Vec::new(),
             image: None,
+            root,
             privileged: false,
         };
         (ticket, self.supervisor().launch(ticket, &launch).unwrap())

@@ -7,7 +7,7 @@ use super::super::launch::{self, Launch};
 use super::super::ledger::{self, STREAMS, State};
 use super::super::raw::{self, Answer, Errno, Fd};
 use super::super::store::{self, Note};
-use super::super::wire::{Message, flag, launch_descriptor as at};
+use super::super::wire::{Message, flag, launch_descriptor as at, operation};
 use super::{Foreign, InFlight, Keeper, MOST_LAUNCH_DESCRIPTORS, tell_anchor};
 
 impl Keeper {
@@ -36,13 +36,15 @@ impl Keeper {
         let (head, rest) = descriptors.split_at_checked(at::KEPT).ok_or(Errno::EPROTO)?;
         let (kept, rest) = rest.split_at_checked(kept_count).ok_or(Errno::EPROTO)?;
         let (cgroup, rest) = split_optional(rest, request.flags & flag::CGROUP != 0)?;
-        let (image, joins) = split_optional(rest, request.flags & flag::IMAGE != 0)?;
+        let (image, rest) = split_optional(rest, request.flags & flag::IMAGE != 0)?;
+        let (root, joins) = split_optional(rest, request.operation == operation::LAUNCH_PEA)?;
         let launch = Launch {
             init: head[at::INIT],
             plan: head[at::PLAN],
             standard: [head[at::STANDARD], head[at::STANDARD + 1], head[at::STANDARD + 2]],
             result: head[at::RESULT],
             image,
+            root,
             joins,
             unshared: self.unshared,
             terminal,

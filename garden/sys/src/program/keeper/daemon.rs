@@ -6,7 +6,7 @@
 //! | request | what the keeper does | refused with |
 //! |---|---|---|
 //! | HELLO | stops draining, gives ledger and rings, tells all ends again | |
-//! | PARK, LAUNCH | writes the child down, has the anchor hold its streams, clones it | EEXIST: the ticket is known; ENOSPC: no slot; EAGAIN: 64 children have not yet left our table |
+//! | PARK, LAUNCH, LAUNCH_PEA | writes the child down, has the anchor hold its streams, clones it | EEXIST: the ticket is known; ENOSPC: no slot; EAGAIN: 64 children have not yet left our table |
 //! | TAKE | gives duplicates of what is kept for a child | ENOENT |
 //! | END_INPUT | closes our and the anchor's end of its stdin; the daemon's own end is the last one then | ENOENT |
 //! | EMPTY | frees its rings, whose content the daemon has read | ENOENT |
@@ -82,7 +82,7 @@ impl Keeper {
                 answer.slot = u32::try_from(self.ledger.capacity()).unwrap_or(0);
                 Ok(())
             }
-            operation::PARK | operation::LAUNCH => {
+            operation::PARK | operation::LAUNCH | operation::LAUNCH_PEA => {
                 let made = if request.operation == operation::PARK {
                     self.park(&request, descriptors)
                 } else {

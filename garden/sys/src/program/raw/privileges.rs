@@ -119,6 +119,15 @@ pub fn set_rlimit(resource: u32, value: u64) -> Answer<()> {
         .map(drop)
 }
 
+/// Hard limit of one resource of this process (prlimit(2)).
+pub fn hard_rlimit(resource: u32) -> Answer<u64> {
+    let mut limit = [0_u64; 2];
+    let old = limit.as_mut_ptr() as usize;
+    // SAFETY: struct rlimit64 is two u64; a null new limit asks for the old one only.
+    unsafe { call(number::PRLIMIT64, [0, resource as usize, 0, old, 0, 0]) }?;
+    Ok(limit[1])
+}
+
 /// Raises the soft limit of descriptors to the hard one.
 pub fn raise_descriptor_limit() -> Answer<()> {
     const NOFILE: usize = 7;
