@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use bloomery_garden::client::{Client, ProcessIo};
 use clap::Args;
-use garden_api::{ProcessSpec, TtySpec};
+use garden_api::{
+    BindMount, CpuLimits, ImageRef, MemoryLimits, ProcessLimits, ProcessSpec, TtySpec,
+};
 
 use super::session::{Session, Standing};
 use super::{explain, notation, print, terminal};
@@ -24,15 +26,18 @@ pub struct Flags {
     /// Who runs it: NAME, UID, NAME:GROUP or UID:GID. Without it, root.
     #[arg(long, short, value_name = "USER")]
     user: Option<String>,
-    /// Working directory; it is made if it is missing. Without it, the user's home.
+    /// Working directory; it is made if it is missing. Without it, the user's home, or / of an image of
+    /// its own.
     #[arg(long, value_name = "PATH")]
     dir: Option<String>,
-    /// Environment, in addition to the container's.
+    /// Environment, in addition to the container's or that of an image of its own.
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = notation::variable)]
     env: Vec<String>,
     /// Limit of this process alone, setrlimit(2), as in `nofile=1024`.
     #[arg(long, value_name = "NAME=VALUE", value_parser = notation::rlimit)]
     rlimit: Vec<(String, u64)>,
+    #[command(flatten)]
+    pea: Pea,
     /// The process's name, by which it is attached to. Without it the server makes one up.
     #[arg(long, value_name = "NAME")]
     id: Option<String>,
@@ -50,6 +55,44 @@ pub struct Flags {
     /// The executable, by path or searched in PATH, and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// What a process with an image of its own has beside the container.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "With an image of its own")]
+struct Pea {
+    /// Root file system of this process, as a URI that the server knows or a path on its machine. It
+    /// shares the container's network, processes and users; its environment is the image's.
+    #[arg(long, value_name = "URI")]
+    image: Option<String>,
+    /// User at the image's registry.
+    #[arg(long, value_name = "NAME", requires = "image")]
+    image_user: Option<String>,
+    /// Password at the image's registry; best given by the environment variable.
+    #[arg(long, value_name = "PASSWORD", env = "BLOOMERY_IMAGE_PASSWORD", hide_env_values = true)]
+    image_password: Option<String>,
+    /// Show a path of the host inside, read-only unless `:rw` is added.
+    #[arg(long, short = 'v', value_name = "SOURCE:DESTINATION", requires = "image", value_parser = notation::bind_mount)]
+    bind: Vec<BindMount>,
+    /// Count it beside the container and not in its limits; --memory and --cpu say so, too.
+    #[arg(long, requires = "image")]
+    own_limits: bool,
+    /// Limit of its memory, swap included: bytes, or with K, M, G, T.
+    #[arg(long, short, value_name = "BYTES", requires = "image", value_parser = notation::bytes)]
+    memory: Option<u64>,
+    /// Its CPU shares against other containers.
+    #[arg(long, value_name = "SHARES", requires = "image")]
+    cpu: Option<u64>,
+}
+
+impl Pea {
+    fn limits(&self) -> Option<ProcessLimits> {
+        let own = self.own_limits || self.memory.is_some() || self.cpu.is_some();
+        own.then(|| ProcessLimits {
+            cpu: CpuLimits { weight: self.cpu.unwrap_or_default(), limit_in_shares: 0 },
+            memory: MemoryLimits { limit_in_bytes: self.memory.unwrap_or_default() },
+        })
+    }
 }
 
 /// What shall be attached to.
@@ -71,6 +114,7 @@ pub struct AttachFlags {
 pub async fn run(client: &Client, flags: Flags) -> anyhow::Result<ExitCode> {
     let mut command = flags.command.into_iter();
     let mut env = flags.env;
+    let pea = flags.pea;
     let window_size = flags.tty.then(terminal::size).flatten();
     if flags.tty && !env.iter().any(|variable| variable.starts_with("TERM=")) {
         env.extend(std::env::var("TERM").map(|kind| format!("TERM={kind}")));
@@ -84,7 +128,14 @@ pub async fn run(client: &Client, flags: Flags) -> anyhow::Result<ExitCode> {
         user: flags.user.unwrap_or_default(),
         rlimits: notation::resource_limits(flags.rlimit),
         tty: flags.tty.then_some(TtySpec { window_size }),
-        ..ProcessSpec::default()
+        limits: pea.limits(),
+        // A password in the environment is of no use without an image.
+        image: pea.image.map_or_else(ImageRef::default, |uri| ImageRef {
+            uri,
+            username: pea.image_user.unwrap_or_default(),
+            password: pea.image_password.unwrap_or_default(),
+        }),
+        bind_mounts: pea.bind,
     };
     if flags.detach {
         let process = client.run(&flags.handle, &spec, ProcessIo::default()).await;

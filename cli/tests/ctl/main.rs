@@ -175,6 +175,36 @@ fn a_container_is_created_as_told_listed_shown_and_destroyed() {
 }
 
 #[test]
+fn a_process_is_run_in_an_image_of_its_own() {
+    let site = site(8);
+    let before = Traces::settled(&site.config, 0, 0);
+    let image = site.place("tools");
+    rootfs::busybox::build(&image, &rootfs::busybox::find().unwrap()).unwrap();
+    fs::write(image.join("which"), "tools\n").unwrap();
+    let image = image.to_str().unwrap();
+    let given = format!("{image}:/given");
+    told(&site, &["create", "--handle", "box", "--memory", "64M", "-e", "COLOUR=red"]);
+    let memory =
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null";
+    let script = format!("pwd; cat /which /given/which; echo $COLOUR; {memory} || true");
+    let run = |flags: &[&str]| {
+        let command = ["box", "--", "sh", "-c", &script];
+        told(&site, &[&["run", "--image", image, "--bind", &given][..], flags, &command].concat())
+    };
+    assert_eq!(run(&[]), "/\ntools\ntools\n\n67108864\n");
+    assert_eq!(run(&["--memory", "32M"]), "/\ntools\ntools\n\n33554432\n");
+    let unlimited = run(&["--own-limits"]);
+    assert!(!unlimited.contains("67108864"), "{unlimited}");
+    // None of it means anything without an image.
+    for flag in [&["--own-limits"][..], &["--memory", "1M"], &["--bind", &given]] {
+        let said = refused(&site, 2, &[&["run"][..], flag, &["box", "--", "true"]].concat());
+        assert!(said.contains("--image"), "{said}");
+    }
+    told(&site, &["destroy", "box"]);
+    before.expect_again(&site.config);
+}
+
+#[test]
 fn a_process_is_as_if_it_ran_here() {
     let site = site(1);
     told(&site, &["create", "--handle", "box", "-e", "A=container", "-e", "B=container"]);
