@@ -279,10 +279,10 @@ impl Program {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The process that was opened last under this id.
+    /// The process that was opened under this id, by the first call that was.
     fn process(&self, id: &str) -> anyhow::Result<Arc<RunningProcess>> {
         let processes = self.processes();
-        let found = processes.iter().rfind(|process| process.running.id() == id);
+        let found = processes.iter().find(|process| process.running.id() == id);
         found.map(|process| Arc::clone(&process.running)).context("no such process")
     }
 

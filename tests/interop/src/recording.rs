@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn every_recording_is_read() {
         let all = all().unwrap();
-        assert_eq!(all.len(), 144);
+        assert_eq!(all.len(), 145);
         for recording in all {
             assert!(!recording.connections().is_empty(), "{}", recording.head.scenario);
         }

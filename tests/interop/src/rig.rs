@@ -427,7 +427,9 @@ fn configuration(directory: &Path, number: &str, flags: &str) -> anyhow::Result<
         store: directory.join("store"),
         tag: format!("i{number}"),
         default_rootfs: Some(rootfs.clone()),
-        image_aliases: [("docker:///busybox#1.36".to_owned(), rootfs)].into(),
+        image_aliases: ["docker:///busybox", "docker:///busybox#1.36"]
+            .map(|reference| (reference.to_owned(), rootfs.clone()))
+            .into(),
         pool: 0,
         network: NetworkConfig {
             external_ip: Some(Ipv4Addr::new(192, 0, 2, 10)),
