@@ -390,7 +390,7 @@ fn random_kills_under_load_lose_nothing() {
     let (before, open, argument, pids) = runtime.block_on(async {
         site.wait_up().await;
         // Once there has been everything, so that what is made once is there.
-        assert_eq!(cycle(&client).await, Done::Destroyed);
+        assert_eq!(cycle(&client, &shell("p", "exit 7")).await, Done::Destroyed);
         let before = Traces::settled(&site.config, 0, 0);
         let open = descriptors(site.daemon()).len();
         let (argument, pids) = make_steady(&client, 1).await;

@@ -402,7 +402,7 @@ mod tests {
         let (first, second, of_a_pea) = (image("first"), image("second"), image("pea"));
         let volumes =
             Volumes::open(&place.path().join("store"), References::default(), false).unwrap();
-        let likely = || volumes.likely().map(|image| image.layers[0].display().to_string());
+        let likely = || volumes.likely().map(|image| image.layers()[0].display().to_string());
         assert_eq!(likely(), None);
         volumes.image(&first).unwrap();
         volumes.find(&of_a_pea).unwrap();

@@ -22,7 +22,7 @@ const FIXED_IDS: &str =
 const KERNELS_TCP: &str = "containers have the kernel's own settings of TCP";
 const NO_IO_LIMIT: &str = "reading and writing are not limited";
 
-const FLAGS: [Foreign; 45] = [
+const FLAGS: [Foreign; 39] = [
     Switch("skip-setup"),
     Switch("use-containerd-for-processes"),
     Switch("no-image-plugin"),

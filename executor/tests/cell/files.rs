@@ -55,17 +55,17 @@ async fn answer(mut client: TcpStream, taken: Arc<Mutex<Vec<Vec<u8>>>>) -> Optio
     while asked.len() < end + length {
         client.read_buf(&mut asked).await.ok().filter(|read| *read > 0)?;
     }
-    let (status, body) =
-        if head.starts_with("get /app.tar ") && head.contains("if-none-match: \"1\"") {
-            ("304 Not Modified", Vec::new())
-        } else if head.starts_with("get /app.tar ") {
-            ("200 OK", archive())
-        } else if head.starts_with("post /taken ") {
-            taken.lock().unwrap().push(asked[end..].to_vec());
-            ("201 Created", Vec::new())
-        } else {
-            ("404 Not Found", Vec::new())
-        };
+    let (status, body) = if head.starts_with("get /app.tar ") {
+        match head.contains("if-none-match: \"1\"") {
+            true => ("304 Not Modified", Vec::new()),
+            false => ("200 OK", archive()),
+        }
+    } else if head.starts_with("post /taken ") {
+        taken.lock().unwrap().push(asked[end..].to_vec());
+        ("201 Created", Vec::new())
+    } else {
+        ("404 Not Found", Vec::new())
+    };
     let head = format!(
         "HTTP/1.1 {status}\r\nETag: \"1\"\r\nContent-Type: application/x-tar\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",

@@ -21,6 +21,7 @@ pub enum ImagePart {
 }
 
 /// What is to be made.
+#[derive(Debug)]
 pub struct Memory {
     target: String,
     options: Vec<String>,

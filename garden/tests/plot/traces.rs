@@ -158,7 +158,9 @@ fn roots(tag: &str) -> Vec<(PathBuf, PathBuf)> {
 fn cgroups(tag: &str) -> BTreeMap<PathBuf, [usize; 2]> {
     let counted = |(hierarchy, root): (PathBuf, PathBuf)| {
         let slots = names(&root).filter(|name| name.parse::<u32>().is_ok()).count();
-        (hierarchy, [slots, below(&root).len()])
+        // Made for the first plugin that runs, and there to stay.
+        let standing = usize::from(root.join("plugins").is_dir());
+        (hierarchy, [slots, below(&root).len() - standing])
     };
     roots(tag).into_iter().map(counted).collect()
 }

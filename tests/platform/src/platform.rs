@@ -118,7 +118,10 @@ impl Platform {
         let words = self.up_words(flags);
         let words: Vec<_> = words.iter().map(String::as_str).collect();
         let told = self.told(&words);
-        let api = told.lines().find_map(|line| line.trim().strip_prefix("API ")).unwrap().trim();
+        // A push says something of the API as well.
+        let mut values = told.lines().filter_map(|line| line.trim().strip_prefix("API "));
+        let api = values.find_map(|value| value.trim().starts_with("http").then(|| value.trim()));
+        let api = api.unwrap_or_else(|| panic!("no address: {told}"));
         let address: Uri = api.parse().unwrap();
         self.port.store(address.port_u16().unwrap_or(80), Ordering::SeqCst);
         told
@@ -134,7 +137,7 @@ impl Platform {
     /// `bloomery up --foreground`.
     pub fn up_in_foreground(&self) -> Foreground {
         let mut command = self.world.command(program());
-        command.args(self.up_words(&["--foreground"]));
+        command.args(self.up_words(&["--foreground", "--hosts"]));
         command.arg("--data").arg(self.data()).arg("--run").arg(self.run());
         Foreground(command.stdin(Stdio::null()).spawn().unwrap())
     }

@@ -65,7 +65,7 @@ impl Cell {
         }
     }
 
-    /// Posts to the controller; only path and credentials of the URL count.
+    /// Posts to the controller; where it is counts for nothing.
     pub async fn post(&self, url: &str, body: Vec<u8>) -> http::StatusCode {
         let Target { path, credentials, .. } = url.parse().unwrap();
         let request = Request::post(path)

@@ -335,6 +335,30 @@ async fn the_end_of_a_build_is_told_when_its_log_can_have_been_read() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_build_is_told_when_it_has_ended() {
+    let platform = Platform::new().await;
+    let app = platform.app("web1").await;
+    let package = platform.package(&app).await;
+    let turn = platform.cell.builds.acquire().await.unwrap();
+    let made = platform.post("/v3/builds", json!({"package": {"guid": package}})).await.expect(201);
+    assert_eq!(made["state"], "STAGING");
+    let asked = async {
+        let build = platform.get(&format!("/v3/builds/{}", made["guid"].as_str().unwrap())).await;
+        (build["state"].clone(), Instant::now())
+    };
+    let ends = async {
+        until("it is not staged", || !platform.cell.state.lock().unwrap().staging.is_empty()).await;
+        drop(turn);
+    };
+    let ((state, told), ()) = tokio::join!(asked, ends);
+    assert_eq!(state, "STAGED");
+    // The CLI looks every three seconds.
+    let late = told - platform.cell.state.lock().unwrap().staged_at.unwrap();
+    assert!(late < Duration::from_secs(2), "told after {late:?}");
+    platform.controller.close().await;
+}
+
+#[tokio::test]
 async fn stats_are_held_only_while_something_starts_and_nothing_runs() {
     const HOLD: Duration = Duration::from_millis(2400);
     let platform = Platform::new().await;
@@ -380,7 +404,10 @@ async fn a_crash_is_an_event_unless_the_process_has_another_version_by_now() {
             "exit_description": description, "crash_count": 2, "crash_timestamp": 3})
     };
     let crash = async |process: &str, description: &str| {
-        let url = format!("http://cc/internal/v4/apps/{process}/crashed");
+        // Where cells bring droplets to, with the password.
+        let given = platform.cell.state.lock().unwrap().staged[0].droplet_upload.clone();
+        let (controller, _) = given.split_once("/v1/").unwrap();
+        let url = format!("{controller}/internal/v4/apps/{process}/crashed");
         platform.cell.post(&url, data(description).to_string().into_bytes()).await
     };
     let old = desired();
