@@ -183,7 +183,7 @@ impl Gardener {
         // Written before the keeper is asked: a child of a ticket that no record has is nobody's.
         let recorded = ProcessRecord { ticket, terminal: spec.tty.is_some(), exit: None, pea };
         container.change(&self.depot, |record| {
-            drop(record.processes.insert(id.clone(), recorded));
+            let _former = record.processes.insert(id.clone(), recorded);
         })?;
         fault::step("run/recorded");
         let ground = match &seed {

@@ -82,7 +82,7 @@ inside! {
     peas: "garden" "peas" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     http: "garden" "http" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     descriptors: "garden" "descriptors" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    descriptor_budget: "garden" "descriptor_budget" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    descriptor_budget: "garden" "descriptor_budget" [] [] [on_6_12 V6_12];
     supervisor_upgrade: "garden/sys" "upgrade" ["BLOOMERY_UPGRADES=6"] []
         [on_6_1 V6_1, on_6_12 V6_12];
     upgrade: "garden" "upgrade" [] [] [on_6_1 V6_1, on_6_12 V6_12];
@@ -98,15 +98,14 @@ inside! {
         ["--skip", "no_damage_makes_it_panic_or_leave", "--skip", "what_is_packed_comes_out_again"]
         [on_6_1 V6_1, on_6_12 V6_12];
     streams: "cli" "streams" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    network_plugin: "cli" "network_plugin" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    image_plugin: "cli" "image_plugin" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    network_plugin: "cli" "network_plugin" [] [] [on_6_12 V6_12];
+    image_plugin: "cli" "image_plugin" [] [] [on_6_12 V6_12];
     serve: "cli" "serve" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    doctor: "cli" "doctor" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    debug: "cli" "debug" [] [] [on_6_1 V6_1, on_6_12 V6_12];
+    doctor: "cli" "doctor" [] [] [on_6_12 V6_12];
+    debug: "cli" "debug" [] [] [on_6_12 V6_12];
     faults: "cli" "faults" ["BLOOMERY_KILLS=6", "BLOOMERY_KILL_SPACING_MS=2000"]
         ["--skip", "a_daemon_killed_at_any_step", "--skip", "a_supervisor_killed_while"]
         [on_6_1 V6_1, on_6_12 V6_12];
-    // Forty starts of a daemon, and sixty of a supervisor: one kernel is enough to see them on cgroup v2.
+    // Forty starts of a daemon: one kernel is enough to see them on cgroup v2.
     steps: "cli" "faults" [] ["a_daemon_killed_at_any_step_leaves"] [on_6_1 V6_1];
-    held: "cli" "faults" [] ["a_supervisor_killed_while"] [on_6_1 V6_1];
 }
