@@ -12,6 +12,7 @@ use garden_cgroup::{DeviceFilter, Hierarchy, garden_default_devices};
 use garden_seccomp::garden_default;
 use garden_sys::mounts::{self, Access};
 use garden_sys::program::PROGRAM;
+use garden_sys::supervisor::Error::Incomplete;
 use garden_sys::supervisor::{Exit, Supervisor};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::runtime::Handle;
@@ -243,12 +244,16 @@ impl Gardener {
             let exit = match process.exit {
                 Some(ExitRecord::Status(status)) => Exit::Status(status),
                 Some(ExitRecord::Unknown) => Exit::Unknown,
-                None if self.supervisor.child(process.ticket).map_err(unreachable)?.is_some() => {
-                    self.take_up(container, id, process)?;
-                    continue;
-                }
-                // Written down, and never started. Where the depot is full it stays there.
                 None => {
+                    let started = self.supervisor.child(process.ticket).map_err(unreachable)?;
+                    if started.is_some() && self.take_up(container, id, process)? {
+                        continue;
+                    }
+                    if started.is_some() {
+                        self.supervisor.abandon(process.ticket);
+                    }
+                    // Written down, and not started, or not so far that anybody was told. Where the depot
+                    // is full it stays there.
                     let forgotten = container.change(&self.depot, |record| {
                         record.processes.remove(id);
                     });
@@ -287,8 +292,13 @@ impl Gardener {
                 continue;
             }
             tracing::info!(pid = child.pid, "removing a process that belongs to no container");
-            let (_, pidfd) = self.supervisor.take(child.ticket).map_err(unreachable)?;
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            match self.supervisor.take(child.ticket) {
+                Ok((_, pidfd)) => {
+                    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                }
+                Err(Incomplete) => self.supervisor.abandon(child.ticket),
+                Err(error) => return Err(unreachable(error)),
+            }
             // One that the kernel does not let go must not keep the others from being served.
             if let Err(error) = self.supervisor.release(child.ticket) {
                 tracing::warn!(pid = child.pid, %error, "a stray process does not end");

@@ -271,13 +271,14 @@ impl Gardener {
         }
     }
 
-    /// Takes up a process of an earlier daemon.
+    /// Takes up a process of an earlier daemon; `false` for one whose start was broken off, so that nobody
+    /// was told of it.
     pub(super) fn take_up(
         self: &Arc<Self>,
         container: &Arc<Container>,
         id: &str,
         record: &ProcessRecord,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let taken = |error: garden_sys::supervisor::Error| {
             Error::because(format!("cannot take up process {id}"), &error)
         };
@@ -294,7 +295,10 @@ impl Gardener {
                 );
             }
         }
-        let (streams, pidfd) = self.supervisor.take(ticket).map_err(taken)?;
+        let (streams, pidfd) = match self.supervisor.take(ticket) {
+            Err(garden_sys::supervisor::Error::Incomplete) => return Ok(false),
+            other => other.map_err(taken)?,
+        };
         let streams = match streams {
             Taken::Terminal(master) => Streams::Terminal(master),
             Taken::Pipes { input, output, error } => Streams::Pipes { input, output, error },
@@ -333,7 +337,7 @@ impl Gardener {
         {
             process.exited(exit);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Runs this program inside a container, as `arguments` say, with `input` as its stdin; answers

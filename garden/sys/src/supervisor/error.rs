@@ -32,6 +32,9 @@ pub enum Error {
         /// This build's own.
         newest: u32,
     },
+    /// Of a child whose launch was broken off by a keeper's death not everything is kept.
+    #[error("not all descriptors are kept of a process whose start was broken off")]
+    Incomplete,
     /// The keeper went away before it answered; it may have done what was asked.
     #[error("the keeper went away while it was asked to {attempt}")]
     Disconnected {
@@ -45,7 +48,7 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Io { source, .. } | Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Disconnected { .. } | Self::TooNew { .. } => None,
+            Self::Disconnected { .. } | Self::Incomplete | Self::TooNew { .. } => None,
         }
     }
 }

@@ -130,7 +130,7 @@ impl Supervisor {
     }
 
     /// Kills and forgets a child that this daemon cannot look after.
-    fn abandon(&self, ticket: u64) {
+    pub fn abandon(&self, ticket: u64) {
         let message = Message { operation: operation::KILL, ticket, ..Message::default() };
         // Where even this fails, the next daemon finds a child that no record has, and removes it.
         let _ = self.inner.ask_again("kill a child", message, &[]);

@@ -42,28 +42,27 @@ pub struct Drained {
 
 impl Supervisor {
     /// Duplicates of a child's streams, and its pidfd, for a daemon that has come back.
+    /// [`Error::Incomplete`] for a child whose launch nobody has been told of.
     pub fn take(&self, ticket: u64) -> Result<(Taken, Arc<OwnedFd>), Error> {
-        const PARTIAL: Error =
-            Error::Disconnected { attempt: "hand over all of a child's descriptors" };
         let (answer, descriptors) = self.take_all(ticket)?;
         let mut places = [None, None, None, None];
         let mut held = Held { slot: answer.slot, descriptors: [None, None, None, None] };
         let mut descriptors = descriptors.into_iter();
         for which in (0..ledger::KEPT).filter(|which| answer.flags & (1 << which) != 0) {
-            let descriptor = descriptors.next().ok_or(PARTIAL)?;
+            let descriptor = descriptors.next().ok_or(Error::Incomplete)?;
             let copy =
                 descriptor.try_clone().map_err(io_error("duplicate a stream's descriptor"))?;
             held.descriptors[which] = Some(Arc::new(copy));
             places[which] = Some(descriptor);
         }
         let [first, output, error, pidfd] = places;
-        let pidfd = Arc::new(pidfd.ok_or(PARTIAL)?);
+        let pidfd = Arc::new(pidfd.ok_or(Error::Incomplete)?);
         held.descriptors[store::PIDFD] = Some(Arc::clone(&pidfd));
         let taken = match (first, output, error) {
             (None, None, None) => Taken::Nothing,
             (Some(master), None, None) => Taken::Terminal(master),
             (input, Some(output), Some(error)) => Taken::Pipes { input, output, error },
-            _ => return Err(PARTIAL),
+            _ => return Err(Error::Incomplete),
         };
         lock(&self.inner.held).insert(ticket, held);
         Ok((taken, pidfd))
@@ -83,7 +82,7 @@ impl Supervisor {
 
     pub(super) fn take_pidfd(&self, ticket: u64) -> Result<OwnedFd, Error> {
         let (_, mut descriptors) = self.take_all(ticket)?;
-        descriptors.pop().ok_or(Error::Disconnected { attempt: "hand over a pidfd" })
+        descriptors.pop().ok_or(Error::Incomplete)
     }
 
     /// Puts output into a child's ring that was taken from its stream and that nobody has had, for the

@@ -80,9 +80,13 @@ impl Keeper {
         }
     }
 
+    /// What is kept for a child. Of one whose launch was broken off, by the death of a keeper that had
+    /// not yet passed its descriptors to the anchor, not all is there that the ledger names.
     pub(super) fn take(&self, ticket: u64) -> Answer<(usize, u32)> {
         let (index, slot) = self.ledger.find(ticket).ok_or(Errno::ENOENT)?;
-        Ok((index, slot.kept()))
+        let there = |which: &usize| raw::is_open(store::place(index, *which));
+        let open = (0..ledger::KEPT).filter(there).fold(0_u32, |mask, which| mask | 1 << which);
+        Ok((index, slot.kept() & open))
     }
 
     /// Closes our ends of a child's stdin, for good.
