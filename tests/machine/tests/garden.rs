@@ -332,8 +332,10 @@ fn the_demonstration_leaves_a_gardens_containers_alone_whether_that_runs_or_not(
         cell.start("");
         cell.ctl("create --handle box");
         cell.ctl("run -d box -- nc -ll -p 80 -e echo hello");
-        let process = "pgrep -f '[n]c -ll -p 80'";
+        let process = "for p in /proc/[0-9]*; do \
+             tr '\\0' ' ' <$p/cmdline | grep -q '^nc -ll -p 80 ' && echo $p; done; :";
         let pid = cell.told(process);
+        assert_eq!(pid.lines().count(), 1, "{kernel}: {pid}");
         refuses(&cell, "a Garden is running at /run/bloomery/garden.sock (process ");
         cell.told("mv /run/bloomery/garden.sock /run/elsewhere.sock");
         refuses(
