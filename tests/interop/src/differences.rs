@@ -24,7 +24,7 @@ pub struct Entry {
     pub expected: String,
     /// What ours does.
     pub ours: String,
-    /// The sentence of Garden's reference that asks for it, or of [`ARCHITECTURE`] behind its name.
+    /// The sentence of Garden's reference that asks for it, or of `ARCHITECTURE.md` behind its name.
     pub because: String,
 }
 
