@@ -98,7 +98,6 @@ inside! {
         ["--skip", "no_damage_makes_it_panic_or_leave", "--skip", "what_is_packed_comes_out_again"]
         [on_6_1 V6_1, on_6_12 V6_12];
     streams: "cli" "streams" [] [] [on_6_1 V6_1, on_6_12 V6_12];
-    network_plugin: "cli" "network_plugin" [] [] [on_6_12 V6_12];
     image_plugin: "cli" "image_plugin" [] [] [on_6_12 V6_12];
     serve: "cli" "serve" [] [] [on_6_1 V6_1, on_6_12 V6_12];
     doctor: "cli" "doctor" [] [] [on_6_12 V6_12];
