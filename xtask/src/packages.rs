@@ -73,6 +73,7 @@ pub const TEST: &[Program] = &[
         ["python3-pip", "python3-pip", "python-pip"],
         "Python's client of the platform",
     ),
+    program("systemd-analyze", ["systemd"; 3], "looking at the unit file in tests"),
     program("nats-server", ["nats-server"; 3], "the bus of daemons that run alone"),
 ];
 
