@@ -60,7 +60,9 @@ impl Outside {
             std::thread::spawn(move || {
                 for mut stream in listener.incoming().flatten() {
                     // Whoever has gone does not hear it.
-                    let _ = stream.peer_addr().map(|peer| write!(stream, "hello {}", peer.ip()));
+                    // At once: the app reads once.
+                    let said = stream.peer_addr().map(|peer| format!("hello {}", peer.ip()));
+                    let _ = said.and_then(|said| stream.write_all(said.as_bytes()));
                 }
             });
         }
