@@ -145,14 +145,20 @@ impl Gardener {
             leaving: AtomicBool::new(false),
             runtime,
         });
-        gardener.restore(records).inspect_err(|_| gardener.leave())?;
-        // Or its children and cgroups would go while they are counted as strays.
-        gardener.leavings.settle();
-        gardener.remove_strays()?;
-        gardener.volumes.foresee()?;
-        gardener.pool.resize(gardener.config.pool);
-        gardener.start_chores()?;
+        gardener.begin(records).inspect_err(|_| gardener.leave())?;
         Ok(gardener)
+    }
+
+    /// Takes up what is there. Where that fails the containers are to be parted from again: the next
+    /// daemon gets what has been read of their output.
+    fn begin(self: &Arc<Self>, records: Vec<(String, Option<Record>)>) -> Result<(), Error> {
+        self.restore(records)?;
+        // Or its children and cgroups would go while they are counted as strays.
+        self.leavings.settle();
+        self.remove_strays()?;
+        self.volumes.foresee()?;
+        self.pool.resize(self.config.pool);
+        self.start_chores()
     }
 
     fn restore(self: &Arc<Self>, records: Vec<(String, Option<Record>)>) -> Result<(), Error> {
