@@ -10,7 +10,7 @@ use garden_api::{
     BulkEntry, ContainerSpec, ContainerState, CpuLimits, Limits, MemoryLimits, Nanoseconds,
     NetOutRule, PidLimits, ProcessSpec, Properties, Protocol, Signal, TtySpec, WindowSize,
 };
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, sh};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
@@ -23,13 +23,7 @@ async fn served(number: u32) -> (Site, Client) {
 }
 
 async fn create(client: &Client, handle: &str) {
-    let spec = ContainerSpec { handle: handle.into(), ..ContainerSpec::default() };
-    assert_eq!(client.create(&spec).await.unwrap(), handle);
-}
-
-fn sh(script: &str) -> ProcessSpec {
-    let args = vec!["-c".into(), script.into()];
-    ProcessSpec { path: "/bin/sh".into(), args, ..ProcessSpec::default() }
+    assert_eq!(client.create(&named(handle)).await.unwrap(), handle);
 }
 
 /// Reads an output until it holds a text.

@@ -9,10 +9,10 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bloomery_garden::client::ProcessIo;
-use garden_api::{ContainerSpec, Limits, MemoryLimits, ProcessSpec};
+use garden_api::{ContainerSpec, Limits, MemoryLimits};
 use serde_json::Value;
 
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, shell};
 
 const DEBUG: [&str; 2] = ["--debug-bind-ip", "127.0.0.1"];
 /// The original's default.
@@ -29,19 +29,6 @@ fn ask(site: &Site, method: &str, path: &str, body: &str) -> (u16, String) {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
-fn shell(id: &str, script: &str) -> ProcessSpec {
-    ProcessSpec {
-        id: id.into(),
-        path: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
-        ..ProcessSpec::default()
-    }
-}
-
-fn named(handle: &str) -> ContainerSpec {
-    ContainerSpec { handle: handle.into(), ..ContainerSpec::default() }
 }
 
 /// Waits until the log has a line like that.

@@ -9,10 +9,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use bloomery_garden::client::ProcessIo;
-use garden_api::{ContainerSpec, ProcessSpec};
 use serde_json::Value;
 
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, sh};
 
 /// The doctor for a site's Garden, with a directory for temporary files of its own.
 fn doctor(site: &Site) -> Command {
@@ -110,10 +109,8 @@ async fn a_server_and_what_a_killed_one_leaves_are_told_and_not_touched() {
     site.start(None);
     site.wait_up().await;
     let client = site.client();
-    client.create(&ContainerSpec { handle: "c".into(), ..ContainerSpec::default() }).await.unwrap();
-    let script = ["-c", "read line; exit 7"].map(str::to_owned).to_vec();
-    let spec = ProcessSpec { path: "/bin/sh".into(), args: script, ..ProcessSpec::default() };
-    let process = client.run("c", &spec, ProcessIo::default()).await.unwrap();
+    client.create(&named("c")).await.unwrap();
+    let process = client.run("c", &sh("read line; exit 7"), ProcessIo::default()).await.unwrap();
     let garden = format!("garden {}", site.config.tag);
 
     let (running, status) = facts(&site, &[]);

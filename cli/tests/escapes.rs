@@ -9,7 +9,7 @@ use std::path::Path;
 use bloomery_garden::client::{Client, Error, ProcessIo, RunningProcess};
 use garden_api::{BindMount, BindMountMode, ContainerSpec, ProcessSpec, TtySpec};
 use rustix::fs::SealFlags;
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, sh};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
@@ -34,11 +34,6 @@ async fn served(number: u32, prepare: impl FnOnce(&Path)) -> (Site, Client) {
 async fn create(client: &Client, handle: &str, privileged: bool) {
     let spec = ContainerSpec { handle: handle.into(), privileged, ..ContainerSpec::default() };
     client.create(&spec).await.unwrap();
-}
-
-fn sh(script: &str) -> ProcessSpec {
-    let args = vec!["-c".into(), script.into()];
-    ProcessSpec { path: "/bin/sh".into(), args, ..ProcessSpec::default() }
 }
 
 async fn start(client: &Client, handle: &str, spec: &ProcessSpec) -> Result<RunningProcess, Error> {

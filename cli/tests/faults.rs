@@ -20,31 +20,16 @@ use std::time::{Duration, Instant};
 use bloomery_garden::client::{Client, Error, ProcessIo};
 use bloomery_garden::fault;
 use chance::{Random, number};
-use garden_api::{
-    ContainerSpec, ImageRef, ProcessLimits, ProcessSpec, Properties, Signal, TtySpec, WindowSize,
-};
+use garden_api::{ImageRef, ProcessLimits, ProcessSpec, Properties, Signal, TtySpec, WindowSize};
 use output::{Written, share_of};
 use rustix::process::Signal as Number;
 use site::traces::{Traces, descriptors, processes, supervisor};
 use site::waiting::kernel_keeps_statuses;
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, shell};
 use tokio::runtime::Runtime;
 
 /// Kills so far apart lose no status, whatever the kernel.
 const APART: Duration = Duration::from_secs(1);
-
-fn named(handle: &str) -> ContainerSpec {
-    ContainerSpec { handle: handle.into(), ..ContainerSpec::default() }
-}
-
-fn shell(id: &str, script: &str) -> ProcessSpec {
-    ProcessSpec {
-        id: id.into(),
-        path: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
-        ..ProcessSpec::default()
-    }
-}
 
 async fn everything(client: &Client) -> Vec<String> {
     client.list(&Properties::from([("garden.state".into(), "all".into())])).await.unwrap()

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bloomery_garden::client::{Client, ProcessIo};
-use garden_api::{ContainerSpec, ProcessSpec};
+use garden_api::ContainerSpec;
 use site::traces::{Traces, processes};
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, sh};
 use tokio::io::AsyncWriteExt;
 use tokio::runtime::Runtime;
 
@@ -52,12 +52,7 @@ fn write_image(site: &Site) -> PathBuf {
 
 async fn output_of(client: &Client, handle: &str, script: &str) -> String {
     use tokio::io::AsyncReadExt;
-    let spec = ProcessSpec {
-        path: "/bin/sh".into(),
-        args: vec!["-c".into(), script.into()],
-        ..ProcessSpec::default()
-    };
-    let process = client.run(handle, &spec, ProcessIo::outputs()).await.unwrap();
+    let process = client.run(handle, &sh(script), ProcessIo::outputs()).await.unwrap();
     let mut text = String::new();
     process.take_stdout().unwrap().read_to_string(&mut text).await.unwrap();
     assert_eq!(process.wait().await.unwrap(), 0, "{script}");
@@ -134,7 +129,7 @@ fn an_archive_that_was_streamed_in_leaves_no_process_and_can_be_sent_again() {
         site.start(None);
         site.wait_up().await;
         let empty = Traces::settled(&site.config, 0, 0);
-        let spec = ContainerSpec { handle: "box".into(), ..ContainerSpec::default() };
+        let spec = named("box");
         client.create(&spec).await.unwrap();
         let before = Traces::settled(&site.config, 1, 0);
 

@@ -12,11 +12,9 @@ use std::time::Duration;
 use bloomery_garden::client::{Client, Error, ProcessIo};
 use bloomery_garden::config::PluginConfig;
 use bloomery_garden::fault;
-use garden_api::{
-    ContainerSpec, DiskLimitScope, DiskLimits, ImageRef, Limits, ProcessSpec, Properties,
-};
-use site::Site;
+use garden_api::{ContainerSpec, DiskLimitScope, DiskLimits, ImageRef, Limits, Properties};
 use site::traces::Traces;
+use site::{Site, sh};
 use tokio::io::AsyncReadExt;
 
 const PLUGIN: &str = include_str!("plugin.sh");
@@ -81,9 +79,7 @@ impl Stage {
     }
 
     async fn output(&self, handle: &str, script: &str) -> String {
-        let args = vec!["-c".into(), script.into()];
-        let spec = ProcessSpec { path: "/bin/sh".into(), args, ..ProcessSpec::default() };
-        let process = self.client.run(handle, &spec, ProcessIo::outputs()).await.unwrap();
+        let process = self.client.run(handle, &sh(script), ProcessIo::outputs()).await.unwrap();
         let mut text = String::new();
         process.take_stdout().unwrap().read_to_string(&mut text).await.unwrap();
         process.wait().await.unwrap();

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use bloomery_garden::client::{Client, Error, ProcessIo};
 use bloomery_garden::config::PluginConfig;
 use bloomery_garden::fault;
-use garden_api::{ContainerSpec, NetIn, NetOutRule, PortMapping, ProcessSpec, Properties};
+use garden_api::{ContainerSpec, NetIn, NetOutRule, PortMapping, Properties};
 use site::traces::{Traces, processes};
-use site::{PATIENCE, Site};
+use site::{PATIENCE, Site, named, sh};
 use tokio::io::AsyncReadExt;
 
 const PLUGIN: &str = include_str!("plugin.sh");
@@ -109,7 +109,7 @@ impl Stage {
 
     async fn output(&self, handle: &str, script: &str) -> String {
         let outputs = ProcessIo::outputs();
-        let process = self.client.run(handle, &shell(script), outputs).await.unwrap();
+        let process = self.client.run(handle, &sh(script), outputs).await.unwrap();
         let mut text = String::new();
         process.take_stdout().unwrap().read_to_string(&mut text).await.unwrap();
         process.wait().await.unwrap();
@@ -138,15 +138,6 @@ impl Stage {
     async fn refused(&self, handle: &str) -> String {
         said(self.client.create(&named(handle)).await.unwrap_err())
     }
-}
-
-fn named(handle: &str) -> ContainerSpec {
-    ContainerSpec { handle: handle.into(), ..ContainerSpec::default() }
-}
-
-fn shell(script: &str) -> ProcessSpec {
-    let args = vec!["-c".into(), script.into()];
-    ProcessSpec { path: "/bin/sh".into(), args, ..ProcessSpec::default() }
 }
 
 /// The server's own words.
@@ -229,7 +220,7 @@ async fn a_plugin_connects_a_container_and_is_told_of_all_changes() {
         drop(
             stage
                 .client
-                .run("a", &shell("nc -l -p 8080 -e echo hello"), ProcessIo::default())
+                .run("a", &sh("nc -l -p 8080 -e echo hello"), ProcessIo::default())
                 .await
                 .unwrap(),
         );

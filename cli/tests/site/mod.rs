@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bloomery_garden::client::{Address, Client};
 use bloomery_garden::config::Config;
+use garden_api::{ContainerSpec, ProcessSpec};
 
 #[path = "../../../garden/networker/tests/kernel/place.rs"]
 pub mod place;
@@ -19,6 +20,22 @@ pub mod waiting;
 
 use place::Place;
 pub use waiting::PATIENCE;
+
+/// A container as it comes.
+pub fn named(handle: &str) -> ContainerSpec {
+    ContainerSpec { handle: handle.into(), ..ContainerSpec::default() }
+}
+
+/// A shell script as a process, whose id is the server's choice.
+pub fn sh(script: &str) -> ProcessSpec {
+    let args = vec!["-c".into(), script.into()];
+    ProcessSpec { path: "/bin/sh".into(), args, ..ProcessSpec::default() }
+}
+
+/// The same under an id of its own.
+pub fn shell(id: &str, script: &str) -> ProcessSpec {
+    ProcessSpec { id: id.into(), ..sh(script) }
+}
 
 pub struct Site {
     /// Where everything is; what the daemon is given as flags.
