@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod authority;
 mod replay {
     pub mod conversation;
     pub mod differences;

@@ -2,14 +2,15 @@
 
 #![allow(missing_docs)]
 
+mod authority;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use authority::Ca;
 use bus::Bus;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use router::{AccessLog, Config, Listeners, Pem, Record};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use router::{AccessLog, Config, Listeners, Record};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -114,49 +115,6 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     }
 }
 
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self, name: &str) -> Pem {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Pem { cert_chain: certificate.pem(), private_key: key.serialize_pem() }
-    }
-
-    fn server(&self, name: &str) -> tokio_rustls::TlsAcceptor {
-        let pem = self.pem(name);
-        let chain = vec![CertificateDer::from_pem_slice(pem.cert_chain.as_bytes()).unwrap()];
-        let key = PrivateKeyDer::from_pem_slice(pem.private_key.as_bytes()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        Arc::new(config).into()
-    }
-
-    fn client(&self) -> tokio_rustls::TlsConnector {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config).into()
-    }
-}
-
 #[tokio::test]
 async fn an_endpoint_with_tls_must_be_the_instance_it_was_registered_as() {
     let ca = Ca::new();
@@ -175,7 +133,8 @@ async fn an_endpoint_with_tls_must_be_the_instance_it_was_registered_as() {
         }
     });
     let (http, address) = bind();
-    let router = start(Config { ca_certs: ca.0.pem(), ..Config::default() }, &http, None).await;
+    let router =
+        start(Config { ca_certs: ca.certificate(), ..Config::default() }, &http, None).await;
     for (uri, san) in [("good", "instance-1"), ("bad", "instance-2")] {
         let message = serde_json::json!({
             "host": "127.0.0.1", "port": 1, "tls_port": port, "uris": [uri],

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bus::Bus;
-use rcgen::{CertificateParams, KeyPair};
-use router::{AccessLog, Config, Listeners, Pem, Record};
+use router::{AccessLog, Config, Listeners, Record};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -15,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::normal::Ports;
+use crate::authority::Ca;
 
 #[derive(Default)]
 pub struct Lines(pub Mutex<Vec<String>>);
@@ -119,7 +119,8 @@ impl Stage {
         });
         merge(&mut config, changes);
         let mut config: Config = serde_json::from_value(config).unwrap();
-        let (pem, tls) = certificate();
+        let ca = Ca::new();
+        let (pem, tls) = (ca.pem(HOST), ca.client());
         config.tls_pem = vec![pem];
         let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (http, https, status, routes) = (bind(), bind(), bind(), bind());
@@ -266,22 +267,6 @@ impl Stage {
 
 /// Who clients with TLS ask.
 const HOST: &str = "app.example.com";
-
-/// The router's certificate, and clients that trust it.
-fn certificate() -> (Pem, TlsConnector) {
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new([HOST.to_owned()]).unwrap().self_signed(&key).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let pem = Pem { cert_chain: certificate.pem(), private_key: key.serialize_pem() };
-    (pem, Arc::new(config).into())
-}
 
 fn merge(into: &mut Value, changes: &Value) {
     match (into, changes) {
